@@ -1,0 +1,150 @@
+"""What a project's files export: `DATASET`, `SENSOR`, `SOURCE`. Pure data, checked when it is made.
+
+A wrong declaration raises `DeclarationError`; `project.py` adds the file's name to it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Literal
+
+from penstock.errors import DeclarationError
+from penstock.model import RESERVED_PREFIX
+
+NAME = re.compile(r"^[a-z][a-z0-9_]{0,62}$")
+ENV_NAME = re.compile(r"^[A-Z][A-Z0-9_]*$")
+
+Format = Literal["auto", "csv", "tsv", "json", "ndjson", "parquet", "delivery"]
+Scheme = Literal["standard", "github", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A named stream of objects under one prefix, how to read them, and the table they land in.
+
+    `prefix` defaults to `<name>/`. `records` is a dotted path to the records of a JSON document (`features`).
+    `columns` are type hints by table column name, in DuckDB's words, and override what was inferred.
+    `checks` are SQL predicates over a row: a row is good when each is true (NULL is not true).
+    `derive` are SQL expressions over a row's columns, in order; a later one may use an earlier one.
+    `select`, when given, are the only columns that are kept, in that order, derived ones included.
+    `threshold` is the least share (0 to 1) of good rows with which an object is loaded.
+    `report` are additive SQL aggregates (sum, count, histogram) over the rows of a load, for the run's report.
+    `every` and `cron` are the schedules of the safety net beside the events.
+    """
+
+    name: str
+    prefix: str = ""
+    format: Format = "auto"
+    records: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    checks: Mapping[str, str] = field(default_factory=dict)
+    derive: Mapping[str, str] = field(default_factory=dict)
+    select: Sequence[str] = ()
+    threshold: float = 0.0
+    report: Mapping[str, str] = field(default_factory=dict)
+    every: timedelta | None = None
+    cron: Sequence[str] = ()
+    on_overwrite: Literal["replace", "append", "ignore"] = "replace"
+    ordered: bool = True
+    max_attempts: int = 5
+    event_per_object: bool = False
+
+    def __post_init__(self) -> None:
+        if not NAME.match(self.name):
+            raise DeclarationError(f"dataset name {self.name!r}: use a-z, 0-9 and _, beginning with a letter")
+        if self.name.endswith("__rejected"):
+            raise DeclarationError(f"dataset name {self.name!r}: the ending __rejected is penstock's own")
+        if not self.prefix:
+            object.__setattr__(self, "prefix", f"{self.name}/")
+        if not self.prefix.endswith("/") or self.prefix.startswith("/") or ".." in self.prefix.split("/"):
+            raise DeclarationError(f"dataset {self.name}: prefix {self.prefix!r} must look like 'folder/'")
+        if self.prefix.startswith(RESERVED_PREFIX):
+            raise DeclarationError(f"dataset {self.name}: the prefix {RESERVED_PREFIX!r} is penstock's own")
+        if not 0 <= self.threshold <= 1:
+            raise DeclarationError(f"dataset {self.name}: threshold {self.threshold} is a share, from 0 to 1")
+        if self.max_attempts < 1:
+            raise DeclarationError(f"dataset {self.name}: max_attempts must be at least 1")
+        for what, names in (("columns", self.columns), ("derive", self.derive), ("report", self.report)):
+            for name in names:
+                if not NAME.match(name):
+                    raise DeclarationError(f"dataset {self.name}: {what} name {name!r}: use a-z, 0-9 and _")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder:
+    """A watched folder whose files go to the bucket under the same path below it.
+
+    `path` is relative to the project; None means the setting `PENSTOCK_INBOX`. `after` says what becomes of a file
+    once it is recorded. `polling` watches by listing instead of by inotify, for network file systems.
+    `settle` is how long a file must keep size and mtime where no read lease can tell that its writer is done.
+    """
+
+    path: str | None = None
+    after: Literal["keep", "archive", "delete"] = "keep"
+    polling: bool = False
+    settle: timedelta = timedelta(seconds=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bucket:
+    """A watched bucket: None means the setting `PENSTOCK_BUCKET`. `every` is the sweep's interval."""
+
+    name: str | None = None
+    every: timedelta = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """How a source's requests are verified. `secrets` are names of environment variables, the first signs."""
+
+    scheme: Scheme
+    secrets: tuple[str, ...] = ()
+    tolerance: timedelta = timedelta(minutes=5)
+
+    def __post_init__(self) -> None:
+        if self.scheme != "none" and not self.secrets:
+            raise DeclarationError(f"verification {self.scheme!r} needs the name of an environment variable")
+        for name in self.secrets:
+            if not ENV_NAME.match(name):
+                raise DeclarationError("a secret is given by the NAME of an environment variable, never by its value")
+
+
+def standard_webhooks(*secrets: str, tolerance: timedelta = timedelta(minutes=5)) -> Verification:
+    """Standard Webhooks, symmetric: `webhook-id`, `webhook-timestamp`, `webhook-signature` (v1, HMAC-SHA256)."""
+    return Verification(scheme="standard", secrets=secrets, tolerance=tolerance)
+
+
+def github(*secrets: str) -> Verification:
+    """GitHub: `X-Hub-Signature-256` over the body, `X-GitHub-Delivery` as the delivery's id."""
+    return Verification(scheme="github", secrets=secrets)
+
+
+def unverified(*, because: str) -> Verification:
+    """No verification at all; `because` says why that is acceptable, and the log repeats it."""
+    if not because.strip():
+        raise DeclarationError("a source without verification must say why")
+    return Verification(scheme="none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A declared webhook sender: how it is verified, and which dataset its deliveries feed.
+
+    `headers` are the request headers kept with a delivery (lower case), `max_bytes` bounds a request body.
+    """
+
+    name: str
+    dataset: str
+    verify: Verification
+    headers: Sequence[str] = ()
+    max_bytes: int = 5_000_000
+    event_per_delivery: bool = False
+
+    def __post_init__(self) -> None:
+        if not NAME.match(self.name):
+            raise DeclarationError(f"source name {self.name!r}: use a-z, 0-9 and _, beginning with a letter")
+        if self.max_bytes < 1:
+            raise DeclarationError(f"source {self.name}: max_bytes must be at least 1")

@@ -1,0 +1,85 @@
+"""The envelope: the object in which deliveries of one dataset ride. Pure.
+
+An envelope is NDJSON, one delivery a line; line *i* is entry *i*, from 1. The body is kept as it came: as text when
+it is UTF-8, else in base64.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from datetime import datetime
+
+from penstock.errors import Unreadable
+from penstock.model import ENVELOPE_PREFIX, Delivery
+
+
+def envelope_key(dataset: str, at: datetime, unique: str) -> str:
+    """Where an envelope of `dataset` made at `at` goes; `unique` keeps two of one moment apart."""
+    return f"{ENVELOPE_PREFIX}{dataset}/{at:%Y/%m/%d}/{at:%H%M%S%f}-{unique}.ndjson"
+
+
+def envelope_dataset(key: str) -> str:
+    """The dataset an envelope's key names. Raises Unreadable for a key that is no envelope's."""
+    rest = key.removeprefix(ENVELOPE_PREFIX)
+    dataset, slash, _ = rest.partition("/")
+    if rest == key or not slash or not dataset:
+        raise Unreadable(f"{key} is not the key of an envelope")
+    return dataset
+
+
+def encode(deliveries: Sequence[Delivery]) -> bytes:
+    """The envelope's bytes. Raises ValueError when there is nothing to put in or it is not of one dataset."""
+    if len({delivery.dataset for delivery in deliveries}) != 1:
+        raise ValueError("an envelope holds deliveries of one dataset")
+    return b"".join(_line(delivery) for delivery in deliveries)
+
+
+def entry_line(envelope: bytes, entry: int) -> bytes:
+    """Line `entry` (from 1) of an envelope. Raises Unreadable when it has no such line."""
+    lines = envelope.split(b"\n")
+    if not 1 <= entry < len(lines):
+        raise Unreadable(f"the envelope has {len(lines) - 1} deliveries, none at {entry}")
+    return lines[entry - 1]
+
+
+def decode(envelope: bytes) -> list[Delivery]:
+    """Every delivery of an envelope, in order. Raises Unreadable when it was not written by `encode`."""
+    return [decode_line(line) for line in envelope.split(b"\n")[:-1]]
+
+
+def decode_line(line: bytes) -> Delivery:
+    """One delivery. Raises Unreadable when the line was not written by `encode`."""
+    try:
+        found = json.loads(line)
+        body = found["body"].encode() if "body" in found else base64.b64decode(found["body_base64"], validate=True)
+        return Delivery(
+            id=found["delivery"],
+            source=found["source"],
+            dataset=found["dataset"],
+            received_at=datetime.fromisoformat(found["received_at"]),
+            content_type=found["content_type"],
+            headers=found["headers"],
+            body=body,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
+        raise Unreadable(f"not a line of an envelope: {error}") from None
+
+
+def _line(delivery: Delivery) -> bytes:
+    found: dict[str, object] = {
+        "delivery": delivery.id,
+        "source": delivery.source,
+        "dataset": delivery.dataset,
+        "received_at": delivery.received_at.isoformat(),
+        "content_type": delivery.content_type,
+        "headers": delivery.headers,
+    }
+    try:
+        found["body"] = delivery.body.decode()
+    except UnicodeDecodeError:
+        found["body_base64"] = base64.b64encode(delivery.body).decode()
+    # ensure_ascii keeps U+2028 and its like out, so that a line is a line for every reader.
+    return json.dumps(found, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"

@@ -1,0 +1,82 @@
+"""Every error penstock raises: one root, `Transient` and `Terminal` below it.
+
+The class docstring is the default message. A message says what went wrong and what to do next, and never holds a
+secret or a row's contents.
+"""
+
+from __future__ import annotations
+
+
+class PenstockError(Exception):
+    """Something went wrong in penstock."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (self.__class__.__doc__ or "").strip())
+
+
+class Transient(PenstockError):
+    """Trying again later may help; nothing about the data is wrong."""
+
+
+class Terminal(PenstockError):
+    """Trying again changes nothing until somebody changes the data or the declaration."""
+
+
+class StoreUnavailable(Transient):
+    """The object store does not answer."""
+
+
+class LedgerUnavailable(Transient):
+    """The ledger does not take the transaction."""
+
+
+class WarehouseLocked(Transient):
+    """Another process holds the warehouse."""
+
+
+class PrefectUnavailable(Transient):
+    """Prefect's server does not answer."""
+
+
+class NotRunning(Transient):
+    """Nothing is running for this project: start it with `penstock up`."""
+
+
+class DeclarationError(Terminal):
+    """A file of the project declares something that cannot work."""
+
+
+class SettingsError(Terminal):
+    """A setting is missing or wrong."""
+
+
+class NotMigrated(Terminal):
+    """The ledger's revision is not the one this penstock works with."""
+
+
+class ObjectMissing(Terminal):
+    """The object is no longer in the store."""
+
+
+class ObjectChanged(Terminal):
+    """The object in the store is not the generation that was asked for."""
+
+
+class Unreadable(Terminal):
+    """The object's bytes cannot be read as its dataset says."""
+
+
+class TooManyBadRows(Terminal):
+    """The share of good rows is under the dataset's threshold."""
+
+
+class LeaseLost(Terminal):
+    """Another run holds the dataset by now; this one must not write."""
+
+
+class Refused(Terminal):
+    """The file or key cannot be taken."""
+
+
+class Unverified(Terminal):
+    """The request is not signed as its source says."""

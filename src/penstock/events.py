@@ -1,0 +1,63 @@
+"""Names, resource ids and payloads of the Prefect events penstock emits. Pure.
+
+Resource ids are `penstock.<project>.dataset.<name>`, `….object.<bucket>/<key>` and `….source.<name>`.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+OBJECT_ARRIVED = "penstock.object.arrived"
+DATASET_PENDING = "penstock.dataset.pending"
+DATASET_LOADED = "penstock.dataset.loaded"
+OBJECT_QUARANTINED = "penstock.object.quarantined"
+DELIVERY_ACCEPTED = "penstock.delivery.accepted"
+
+# Prefect drops an event over 1.5 MB silently; a summary names only so many keys.
+SUMMARY_KEYS = 10
+
+_NAMESPACE = uuid.UUID("7f0e3a58-52a8-5d0c-9a3c-6d1c8d0b7a11")
+
+
+def event_id(*parts: object) -> str:
+    """The same content gives the same id, so that sending an event again is not a second event."""
+    return str(uuid.uuid5(_NAMESPACE, "\x1f".join(str(part) for part in parts)))
+
+
+def dataset_resource(project: str, dataset: str) -> dict[str, str]:
+    """The resource of everything that happens to a dataset."""
+    return {
+        "prefect.resource.id": f"penstock.{project}.dataset.{dataset}",
+        "prefect.resource.name": dataset,
+        "penstock.project": project,
+        "penstock.dataset": dataset,
+    }
+
+
+def object_resource(project: str, bucket: str, key: str) -> dict[str, str]:
+    """The resource of what happens to one key."""
+    return {
+        "prefect.resource.id": f"penstock.{project}.object.{bucket}/{key}",
+        "prefect.resource.name": key,
+        "penstock.project": project,
+    }
+
+
+def source_resource(project: str, source: str) -> dict[str, str]:
+    """The resource of what a webhook sender sent."""
+    return {
+        "prefect.resource.id": f"penstock.{project}.source.{source}",
+        "prefect.resource.name": source,
+        "penstock.project": project,
+    }
+
+
+def summary(keys: list[str], total_bytes: int) -> dict[str, Any]:
+    """The payload of one event for a batch of arrivals: counts and the first keys."""
+    return {"objects": len(keys), "bytes": total_bytes, "keys": keys[:SUMMARY_KEYS]}
+
+
+def deployment_name(project: str, dataset: str) -> str:
+    """The dataset's deployment under the flow `ingest`: many projects share one server."""
+    return f"{project}.{dataset}"

@@ -1,0 +1,62 @@
+"""The ledger's decisions, without I/O: what a stat means, and what a failure means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+from penstock.model import State
+
+OnOverwrite = Literal["replace", "append", "ignore"]
+
+# What waits before a transient error is tried again: 1 s, doubled each time, up to this.
+LONGEST_BACKOFF = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """The latest generation of a key, as the ledger has it."""
+
+    id: int
+    generation: int
+    etag: str
+    state: State
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generation:
+    """A new generation to insert. `supersedes` is the older row that must not be loaded any more, if any."""
+
+    number: int
+    state: State
+    reason: str | None = None
+    supersedes: int | None = None
+
+
+def decide_arrival(latest: Known | None, etag: str, on_overwrite: OnOverwrite, *, versioned: bool) -> Generation | None:
+    """What a stat of a key means: None when the ledger knows that generation already.
+
+    Only the latest generation's etag counts, so that A, B, A again is three. An overwritten generation that was not
+    loaded yet is superseded, unless `append` wants it and the store can still give its bytes.
+    """
+    if latest is None:
+        return Generation(number=1, state=State.PENDING)
+    if latest.etag == etag and latest.state not in (State.MISSING, State.SUPERSEDED):
+        return None
+    number = latest.generation + 1
+    if on_overwrite == "ignore":
+        return Generation(number=number, state=State.IGNORED, reason="overwritten, and the dataset ignores that")
+    readable = on_overwrite == "append" and versioned
+    waiting = latest.state in (State.PENDING, State.QUARANTINED) and not readable
+    return Generation(number=number, state=State.PENDING, supersedes=latest.id if waiting else None)
+
+
+def backoff(hiccups: int) -> timedelta:
+    """How long to wait after the `hiccups`-th (from 1) transient error in a row."""
+    return min(timedelta(seconds=2 ** min(hiccups - 1, 10)), LONGEST_BACKOFF)
+
+
+def is_poison(attempts: int, max_attempts: int) -> bool:
+    """Whether something that failed, or killed its run, `attempts` times has had its chances."""
+    return attempts >= max_attempts

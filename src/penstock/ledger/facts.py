@@ -1,0 +1,159 @@
+"""What people ask the ledger: how it stands, and what happened to an object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, or_, select
+
+from penstock.ledger.database import Database
+from penstock.ledger.tables import history, leases, objects
+from penstock.model import Fact, State, Via, object_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How one dataset stands. `oldest_pending` is when the oldest open object arrived, `holder` who works on it."""
+
+    dataset: str
+    counts: dict[str, int]
+    rows: int
+    rejected: int
+    oldest_pending: datetime | None
+    holder: str | None
+    lease_expires_at: datetime | None
+    hold_until: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    """Everything the ledger knows of one object or delivery."""
+
+    id: int
+    name: str
+    key: str
+    dataset: str | None
+    state: State
+    reason: str | None
+    via: Via
+    size: int
+    delivery: str | None
+    arrived_at: datetime
+    changed_at: datetime
+    rows: int | None
+    rejected: int | None
+    run: str | None
+    facts: tuple[Fact, ...]
+
+
+class Facts:
+    """Read-only questions."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def standings(self) -> list[Standing]:
+        """One line per dataset that ever had an object, by name; `""` stands for what no dataset takes."""
+        with self._database.read() as connection:
+            counted = connection.execute(
+                select(
+                    objects.c.dataset,
+                    objects.c.state,
+                    func.count().label("n"),
+                    func.coalesce(func.sum(objects.c.rows), 0).label("rows"),
+                    func.coalesce(func.sum(objects.c.rejected), 0).label("rejected"),
+                    func.min(objects.c.arrived_at).label("oldest"),
+                ).group_by(objects.c.dataset, objects.c.state)
+            ).all()
+            held = {row.dataset: row for row in connection.execute(select(leases))}
+            now = self._database.clock()
+        by_dataset: dict[str, list[Any]] = {}
+        for row in counted:
+            by_dataset.setdefault(row.dataset or "", []).append(row)
+        lines = []
+        for dataset, rows in sorted(by_dataset.items()):
+            lease = held.get(dataset)
+            live = lease is not None and lease.holder is not None and lease.expires_at > now
+            waiting = [row.oldest for row in rows if row.state in (State.PENDING, State.CLAIMED)]
+            lines.append(
+                Standing(
+                    dataset=dataset,
+                    counts={row.state: row.n for row in rows},
+                    rows=sum(row.rows for row in rows if row.state == State.LOADED),
+                    rejected=sum(row.rejected for row in rows if row.state == State.LOADED),
+                    oldest_pending=min(waiting) if waiting else None,
+                    holder=lease.holder if lease is not None and live else None,
+                    lease_expires_at=lease.expires_at if lease is not None and live else None,
+                    hold_until=lease.hold_until if lease and lease.hold_until and lease.hold_until > now else None,
+                )
+            )
+        return lines
+
+    def stories(self, key: str, *, limit: int = 20) -> list[Story]:
+        """What happened to a key, an object name, or a delivery id; the newest generation first."""
+        bare, _, generation = key.rpartition("@")
+        named = objects.c.key == bare if bare and generation.split("#")[0].isdigit() else objects.c.key == key
+        after_bucket = key.partition("/")[2] or key
+        query = (
+            select(objects)
+            .where(
+                or_(
+                    objects.c.key == key,
+                    objects.c.key == after_bucket,
+                    objects.c.delivery == key,
+                    named,
+                    objects.c.key == bare.partition("/")[2],
+                )
+            )
+            .order_by(objects.c.id.desc())
+            .limit(limit)
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+            facts: dict[int, list[Fact]] = {}
+            for row in connection.execute(
+                select(history).where(history.c.object_id.in_([row.id for row in rows])).order_by(history.c.id)
+            ):
+                facts.setdefault(row.object_id, []).append(
+                    Fact(at=row.at, what=row.what, detail=row.detail, run=row.run)
+                )
+        return [_story(row, facts.get(row.id, [])) for row in rows]
+
+    def recent(self, *, after: datetime, limit: int = 100) -> list[Story]:
+        """What changed after a moment, oldest first, without history: what `penstock up` shows as it happens."""
+        query = (
+            select(objects)
+            .where(objects.c.changed_at > after)
+            .order_by(objects.c.changed_at, objects.c.id)
+            .limit(limit)
+        )
+        with self._database.read() as connection:
+            return [_story(row, []) for row in connection.execute(query)]
+
+    def by_state(self, state: State, *, limit: int = 100) -> list[Story]:
+        """Everything in one state, newest first, without history."""
+        query = select(objects).where(objects.c.state == state.value).order_by(objects.c.id.desc()).limit(limit)
+        with self._database.read() as connection:
+            return [_story(row, []) for row in connection.execute(query)]
+
+
+def _story(row: Any, facts: list[Fact]) -> Story:
+    return Story(
+        id=row.id,
+        name=object_name(row.bucket, row.key, row.generation, row.entry),
+        key=row.key,
+        dataset=row.dataset,
+        state=State(row.state),
+        reason=row.reason,
+        via=Via(row.via),
+        size=row.size,
+        delivery=row.delivery,
+        arrived_at=row.arrived_at,
+        changed_at=row.changed_at,
+        rows=row.rows,
+        rejected=row.rejected,
+        run=row.run,
+        facts=tuple(facts),
+    )

@@ -1,0 +1,1 @@
+"""Alembic's scripts; `ledger/database.py` runs them."""

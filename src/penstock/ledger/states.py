@@ -1,0 +1,55 @@
+"""The states of an object or delivery, and which may follow which. Pure.
+
+pending     recorded, waiting for a run. The relay wakes a run for it, again and again, until one claims it.
+claimed     a run that holds the dataset's lease works on it. Dies the run, the next holder takes the claim back.
+loaded      its rows and its marker are in the warehouse.
+quarantined cannot be loaded; waits, with the reason, for `penstock replay`.
+empty       had no bytes or no records.
+missing     was deleted before it was read.
+superseded  was overwritten, before or after it was loaded; its rows are not in the table.
+ignored     left alone on purpose: `on_overwrite="ignore"`, or dropped from quarantine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from penstock.model import State
+
+MOVES: Mapping[State, frozenset[State]] = {
+    State.PENDING: frozenset({State.CLAIMED, State.SUPERSEDED, State.QUARANTINED}),
+    State.CLAIMED: frozenset(
+        {State.PENDING, State.LOADED, State.QUARANTINED, State.EMPTY, State.MISSING, State.SUPERSEDED}
+    ),
+    State.LOADED: frozenset({State.PENDING, State.SUPERSEDED}),
+    State.QUARANTINED: frozenset({State.PENDING, State.SUPERSEDED, State.IGNORED}),
+    State.EMPTY: frozenset({State.PENDING, State.SUPERSEDED}),
+    State.MISSING: frozenset({State.PENDING, State.SUPERSEDED}),
+    State.SUPERSEDED: frozenset(),
+    State.IGNORED: frozenset({State.PENDING, State.SUPERSEDED}),
+}
+
+# What a fresh row may be born as: a refused file and an unknown prefix are quarantined from the start.
+BIRTHS = frozenset({State.PENDING, State.QUARANTINED, State.IGNORED})
+
+# The ends of a claim.
+OUTCOMES = MOVES[State.CLAIMED] - {State.PENDING}
+
+
+def sources(target: State) -> list[str]:
+    """The states from which `target` may be reached, sorted: every UPDATE of a state names them in its WHERE."""
+    return sorted(state.value for state, targets in MOVES.items() if target in targets)
+
+
+def next_step(state: State) -> str:
+    """What happens next to something in `state`, for `penstock why`."""
+    return {
+        State.PENDING: "a run loads it as soon as it is woken; look again in a few seconds",
+        State.CLAIMED: "the run that holds it loads it; if that run died, the next one takes it over",
+        State.LOADED: "nothing; its rows are in the warehouse",
+        State.QUARANTINED: "mend the file (drop it again) or the declaration",
+        State.EMPTY: "nothing; it had no records",
+        State.MISSING: "put it again if it was deleted by mistake",
+        State.SUPERSEDED: "nothing; a newer generation of the same key took its place",
+        State.IGNORED: "nothing; it was left alone on purpose",
+    }[state]

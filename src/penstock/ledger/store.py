@@ -1,0 +1,42 @@
+"""The ledger, whole: one database, and the sides from which it is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from penstock.ledger.arrivals import Arrivals
+from penstock.ledger.database import Clock, Database, utc_now
+from penstock.ledger.facts import Facts
+from penstock.ledger.outbox import Outbox
+from penstock.ledger.schemas import Schemas
+from penstock.ledger.wakeups import WakeUps
+from penstock.ledger.work import Work
+
+
+class Ledger:
+    """The durable record of every object and its state. Safe to share between threads.
+
+    `arrivals` is for sensors and webhook, `work` and `schemas` for runs, `wakeups` and `outbox` for the relay, `facts`
+    for people.
+    """
+
+    def __init__(self, url: str, *, project: str, clock: Clock = utc_now) -> None:
+        self.database = Database(url, clock=clock)
+        self.arrivals = Arrivals(self.database, project)
+        self.work = Work(self.database, project)
+        self.wakeups = WakeUps(self.database)
+        self.outbox = Outbox(self.database)
+        self.schemas = Schemas(self.database)
+        self.facts = Facts(self.database)
+
+    def check(self) -> None:
+        """Raise LedgerUnavailable or NotMigrated unless the ledger can be worked with."""
+        self.database.check()
+
+    def migrate(self, *, lock_folder: Path) -> tuple[str | None, str]:
+        """Bring the schema to this penstock's revision; returns (before, after)."""
+        return self.database.migrate(lock_folder=lock_folder)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.database.close()

@@ -1,0 +1,166 @@
+"""The ledger's tables. Times are microseconds since 1970 in UTC; see `ledger/migrations/` for their history."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Dialect,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    text,
+)
+
+from penstock.model import State
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Moment(TypeDecorator[datetime]):
+    """An aware datetime as whole microseconds, which sort and compare alike on every database."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        """Microseconds since 1970."""
+        return None if value is None else (value - _EPOCH) // timedelta(microseconds=1)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """The moment those microseconds mean."""
+        return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+metadata = MetaData()
+_Id = BigInteger().with_variant(Integer, "sqlite")
+_STATES = ", ".join(f"'{state.value}'" for state in State)
+
+objects = Table(
+    "objects",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True, comment="the arrival sequence"),
+    Column("dataset", Text, comment="NULL while no dataset takes the key"),
+    Column("bucket", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("entry", Integer, nullable=False, comment="0: the whole object; n: the n-th delivery of an envelope"),
+    Column("etag", Text, nullable=False),
+    Column("version_id", Text),
+    Column("size", BigInteger, nullable=False),
+    Column("via", Text, nullable=False),
+    Column("source", Text),
+    Column("delivery", Text, comment="the sender's delivery id, unique per source"),
+    Column("state", Text, nullable=False),
+    Column("reason", Text),
+    Column("attempts", Integer, nullable=False, server_default="0", comment="runs that died or failed with it"),
+    Column("hiccups", Integer, nullable=False, server_default="0", comment="transient errors, which never quarantine"),
+    Column("claim_token", BigInteger),
+    Column("run", Text, comment="the run that claimed it last"),
+    Column("rows", BigInteger),
+    Column("rejected", BigInteger),
+    Column("arrived_at", Moment, nullable=False),
+    Column("changed_at", Moment, nullable=False),
+    CheckConstraint(f"state IN ({_STATES})", name="state_known"),
+    CheckConstraint("(state = 'claimed') = (claim_token IS NOT NULL)", name="claimed_has_token"),
+    CheckConstraint("dataset IS NOT NULL OR state IN ('quarantined', 'superseded', 'ignored')", name="has_dataset"),
+    CheckConstraint("state <> 'loaded' OR rows IS NOT NULL", name="loaded_has_rows"),
+    CheckConstraint("state <> 'quarantined' OR reason IS NOT NULL", name="quarantined_has_reason"),
+    CheckConstraint("(entry = 0) = (delivery IS NULL)", name="entry_has_delivery"),
+    Index("one_generation", "bucket", "key", "generation", "entry", unique=True),
+    Index("one_delivery", "source", "delivery", unique=True),
+    Index(
+        "open_work",
+        "dataset",
+        "id",
+        sqlite_where=text("state IN ('pending', 'claimed')"),
+        postgresql_where=text("state IN ('pending', 'claimed')"),
+    ),
+    Index("by_state", "state", "dataset"),
+    sqlite_autoincrement=True,
+)
+
+history = Table(
+    "history",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("object_id", BigInteger, nullable=False, index=True),
+    Column("at", Moment, nullable=False),
+    Column("what", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("run", Text),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("dataset", Text, primary_key=True),
+    Column("token", BigInteger, nullable=False),
+    Column("holder", Text, comment="NULL: nobody"),
+    Column("expires_at", Moment, nullable=False),
+    Column("hold_until", Moment, comment="a transient error holds the dataset until then"),
+    CheckConstraint("token > 0", name="token_positive"),
+)
+
+wakeups = Table(
+    "wakeups",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True, comment="names the wake-up; never used again"),
+    Column("dataset", Text, nullable=False, unique=True, comment="at most one outstanding wake-up each"),
+    Column("attempt", Integer, nullable=False),
+    Column("asked_at", Moment, nullable=False),
+    Column("due_at", Moment, nullable=False),
+    Column("note", Text, comment="why it stays unanswered, for `penstock status`"),
+    sqlite_autoincrement=True,
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("event_id", Text, nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("resource", JSON, nullable=False),
+    Column("related", JSON, nullable=False),
+    Column("payload", JSON, nullable=False),
+    Column("occurred_at", Moment, nullable=False),
+)
+
+schemas = Table(
+    "schemas",
+    metadata,
+    Column("dataset", Text, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("columns", JSON, nullable=False),
+    Column("dialect", JSON, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("created_at", Moment, nullable=False),
+)
+
+files = Table(
+    "files",
+    metadata,
+    Column("path", Text, primary_key=True, comment="below the inbox"),
+    Column("inode", BigInteger, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("mtime_ns", BigInteger, nullable=False),
+    Column("etag", Text, nullable=False, comment="empty: refused, with the reason in objects"),
+    Column("recorded_at", Moment, nullable=False),
+)
+
+# The place a sweep stopped at, so that a long one goes on where it was.
+cursors = Table(
+    "cursors",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("position", Text, nullable=False),
+    Column("moved_at", Moment, nullable=False),
+)

@@ -1,0 +1,118 @@
+"""Wake-ups that are sure: at most one outstanding for a dataset, sent again until a run takes the lease.
+
+A row is made in the arrival's own transaction, unless a live lease exists: its holder looks again before it lets go.
+`find` makes the rows that nobody asked for: a lease that expired, a back-off that ended, a row lost with a crash.
+Taking the lease deletes the row. The relay is the only one that sends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, and_, exists, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from penstock.ledger.database import Database
+from penstock.ledger.tables import leases, objects, wakeups
+from penstock.model import State
+
+
+@dataclass(frozen=True, kw_only=True)
+class WakeUp:
+    """One attempt to wake a run for `dataset`; `id` and `attempt` (from 1) name it."""
+
+    id: int
+    dataset: str
+    attempt: int
+    asked_at: datetime
+    note: str | None = None
+
+
+def request(connection: Connection, dataset: str, now: datetime) -> None:
+    """Ask for a run, in the caller's transaction. Nothing is asked while a live lease or another request exists."""
+    live = connection.execute(
+        select(leases.c.dataset).where(
+            leases.c.dataset == dataset,
+            _busy(now),
+        )
+    ).first()
+    if live is None:
+        dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
+        connection.execute(
+            dialect.insert(wakeups)
+            .values(dataset=dataset, attempt=0, asked_at=now, due_at=now)
+            .on_conflict_do_nothing()
+        )
+
+
+class WakeUps:
+    """The relay's side of the wake-ups."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def find(self) -> int:
+        """Ask for every dataset that has open work and that nobody works on or was asked for; returns how many."""
+        with self._database.read() as connection:
+            now = self._database.clock()
+            working = exists().where(
+                leases.c.dataset == objects.c.dataset,
+                _busy(now),
+            )
+            asked = exists().where(wakeups.c.dataset == objects.c.dataset)
+            query = (
+                select(objects.c.dataset)
+                .distinct()
+                .where(objects.c.state.in_([State.PENDING.value, State.CLAIMED.value]), ~working, ~asked)
+            )
+            waiting = list(connection.execute(query).scalars())
+        if waiting:
+            with self._database.write() as connection:
+                for dataset in waiting:
+                    request(connection, dataset, self._database.clock())
+        return len(waiting)
+
+    def take_due(self, *, again_after: timedelta) -> list[WakeUp]:
+        """The wake-ups to send now; each is counted as one more attempt and due again after `again_after`."""
+        with self._database.read() as connection:
+            now = self._database.clock()
+            if connection.execute(select(wakeups.c.id).where(wakeups.c.due_at <= now).limit(1)).first() is None:
+                return []
+        with self._database.write() as connection:
+            now = self._database.clock()
+            taken = connection.execute(
+                update(wakeups)
+                .where(wakeups.c.due_at <= now)
+                .values(attempt=wakeups.c.attempt + 1, due_at=now + again_after)
+                .returning(wakeups)
+            )
+            return sorted((_wakeup(row) for row in taken), key=lambda wakeup: wakeup.id)
+
+    def not_sent(self, wakeup: WakeUp, *, again_after: timedelta) -> None:
+        """Sending failed: the attempt does not count, and is made again after `again_after`."""
+        with self._database.write() as connection:
+            connection.execute(
+                update(wakeups)
+                .where(wakeups.c.id == wakeup.id, wakeups.c.attempt == wakeup.attempt)
+                .values(attempt=wakeup.attempt - 1, due_at=self._database.clock() + again_after)
+            )
+
+    def explain(self, wakeup: WakeUp, note: str) -> None:
+        """Say why the wake-up stays unanswered, for `penstock status`."""
+        with self._database.write() as connection:
+            connection.execute(update(wakeups).where(wakeups.c.id == wakeup.id).values(note=note))
+
+    def outstanding(self) -> list[WakeUp]:
+        """Every wake-up that no run has answered yet."""
+        with self._database.read() as connection:
+            return [_wakeup(row) for row in connection.execute(select(wakeups).order_by(wakeups.c.id))]
+
+
+def _busy(now: datetime) -> ColumnElement[bool]:
+    return or_(and_(leases.c.holder.is_not(None), leases.c.expires_at > now), leases.c.hold_until > now)
+
+
+def _wakeup(row: Row[Any]) -> WakeUp:
+    return WakeUp(id=row.id, dataset=row.dataset, attempt=row.attempt, asked_at=row.asked_at, note=row.note)

@@ -1,0 +1,325 @@
+"""A run's side of the ledger: take the lease, claim, settle, let go.
+
+The lease serialises a dataset. Its token grows with every holder, and each statement here names it: a run that lost its
+lease changes nothing and learns so by LeaseLost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, delete, exists, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from penstock import events
+from penstock.errors import LeaseLost
+from penstock.ledger import outbox, states
+from penstock.ledger.database import Database
+from penstock.ledger.decide import backoff, is_poison
+from penstock.ledger.tables import history, leases, objects, wakeups
+from penstock.model import Lease, ObjectRef, Outcome, State
+
+_DIED = "the run that held it ended without a word"
+
+
+class Work:
+    """Leases, claims and outcomes."""
+
+    def __init__(self, database: Database, project: str) -> None:
+        self._database = database
+        self._project = project
+
+    def acquire(self, dataset: str, *, holder: str, ttl: timedelta, max_attempts: int) -> Lease | None:
+        """Take the dataset's lease, or None while another holds it. Answers the outstanding wake-up.
+
+        What a dead holder had claimed goes back to pending, or to quarantine after `max_attempts` such deaths.
+        """
+        with self._database.write() as connection:
+            now = self._database.clock()
+            dialect = sqlite if self._database.is_sqlite else postgresql
+            expires_at = now + ttl
+            free = leases.c.holder.is_(None) | (leases.c.expires_at <= now)
+            token = connection.execute(
+                dialect.insert(leases)
+                .values(dataset=dataset, token=1, holder=holder, expires_at=expires_at)
+                .on_conflict_do_update(
+                    index_elements=[leases.c.dataset],
+                    set_={"token": leases.c.token + 1, "holder": holder, "expires_at": expires_at},
+                    where=free,
+                )
+                .returning(leases.c.token)
+            ).scalar()
+            if token is None:
+                return None
+            connection.execute(delete(wakeups).where(wakeups.c.dataset == dataset))
+            self._take_back(connection, dataset, token, max_attempts, now)
+            return Lease(dataset=dataset, token=token, holder=holder, expires_at=expires_at)
+
+    def renew(self, lease: Lease, *, ttl: timedelta) -> Lease:
+        """The heartbeat. Raises LeaseLost."""
+        with self._database.write() as connection:
+            expires_at = self._database.clock() + ttl
+            renewed = connection.execute(
+                update(leases)
+                .where(leases.c.dataset == lease.dataset, leases.c.token == lease.token, leases.c.holder.is_not(None))
+                .values(expires_at=expires_at)
+            )
+            if not renewed.rowcount:
+                raise _lost(lease)
+        return Lease(dataset=lease.dataset, token=lease.token, holder=lease.holder, expires_at=expires_at)
+
+    def claim(self, lease: Lease, *, run: str, max_objects: int, max_bytes: int) -> list[ObjectRef]:
+        """Claim what is pending, in arrival order, up to the bounds; the first one always, however large.
+
+        Something that a run died with or failed on is claimed alone, so that it takes nothing else with it.
+        """
+        with self._database.write() as connection:
+            now = self._database.clock()
+            held = self._own(connection, lease)
+            if held is not None and held > now:
+                return []
+            query = (
+                select(objects)
+                .where(objects.c.dataset == lease.dataset, objects.c.state == State.PENDING.value)
+                .order_by(objects.c.id)
+                .limit(max_objects)
+            )
+            chosen: list[ObjectRef] = []
+            size = 0
+            for row in connection.execute(query):
+                ref = _ref(row)
+                if chosen and (size + ref.size > max_bytes or ref.attempts or chosen[0].attempts):
+                    break
+                chosen.append(ref)
+                size += ref.size
+            self._move(
+                connection,
+                [ref.id for ref in chosen],
+                State.CLAIMED,
+                {"claim_token": lease.token, "run": run, "changed_at": now, "reason": None},
+            )
+            return chosen
+
+    def settle(
+        self, lease: Lease, outcomes: Sequence[Outcome], *, run: str, replaced: Sequence[ObjectRef] = ()
+    ) -> None:
+        """Record what became of claimed objects, with the events that tell of it, in one transaction.
+
+        `replaced` are older generations whose rows the load took out. Raises LeaseLost.
+        """
+        with self._database.write() as connection:
+            now = self._database.clock()
+            self._own(connection, lease)
+            for outcome in outcomes:
+                assert outcome.state in states.OUTCOMES, outcome
+                moved = self._move(
+                    connection,
+                    [outcome.ref.id],
+                    outcome.state,
+                    {
+                        "claim_token": None,
+                        "rows": outcome.rows,
+                        "rejected": outcome.rejected,
+                        "reason": outcome.reason,
+                        "changed_at": now,
+                    },
+                    token=lease.token,
+                )
+                if moved:
+                    detail = outcome.reason or f"{outcome.rows} rows, {outcome.rejected} rejected"
+                    _write_history(connection, outcome.ref.id, now, outcome.state.value, detail, run)
+                    if outcome.state is State.QUARANTINED:
+                        self._announce_quarantine(connection, outcome, run, now)
+            for ref in replaced:
+                self._move(
+                    connection,
+                    [ref.id],
+                    State.SUPERSEDED,
+                    {"reason": "its rows were replaced by a newer generation", "changed_at": now},
+                )
+                _write_history(connection, ref.id, now, State.SUPERSEDED.value, "rows replaced", run)
+            loaded = [outcome for outcome in outcomes if outcome.state is State.LOADED]
+            if loaded:
+                self._announce_load(connection, lease, loaded, run, now)
+
+    def give_back(
+        self, lease: Lease, refs: Sequence[ObjectRef], *, run: str, hold: bool, failed: ObjectRef | None, reason: str
+    ) -> None:
+        """Return claimed objects to pending.
+
+        `failed` met a transient error: it backs off, and with `hold` the whole dataset waits for it.
+        """
+        with self._database.write() as connection:
+            now = self._database.clock()
+            self._own(connection, lease)
+            values: dict[str, Any] = {"claim_token": None, "changed_at": now}
+            self._move(connection, [ref.id for ref in refs], State.PENDING, values, token=lease.token)
+            if failed is None:
+                return
+            hiccups = connection.execute(
+                update(objects)
+                .where(objects.c.id == failed.id)
+                .values(hiccups=objects.c.hiccups + 1, reason=reason)
+                .returning(objects.c.hiccups)
+            ).scalar_one()
+            wait = backoff(hiccups)
+            _write_history(connection, failed.id, now, "postponed", f"{reason}; again in {wait.seconds} s", run)
+            if hold:
+                connection.execute(
+                    update(leases).where(leases.c.dataset == lease.dataset).values(hold_until=now + wait)
+                )
+
+    def finish(self, lease: Lease) -> bool:
+        """Let go of the lease in the same statement that finds nothing pending; False: there is more to claim."""
+        with self._database.write() as connection:
+            now = self._database.clock()
+            self._own(connection, lease)
+            waiting = exists().where(objects.c.dataset == lease.dataset, objects.c.state == State.PENDING.value) & (
+                leases.c.hold_until.is_(None) | (leases.c.hold_until <= now)
+            )
+            let_go = connection.execute(
+                update(leases)
+                .where(leases.c.dataset == lease.dataset, leases.c.token == lease.token, ~waiting)
+                .values(holder=None)
+            )
+            return bool(let_go.rowcount)
+
+    def abandon(self, lease: Lease, *, reason: str, run: str, max_attempts: int) -> None:
+        """The run failed: count an attempt for what it had claimed, and let go of the lease."""
+        with self._database.write() as connection:
+            now = self._database.clock()
+            self._own(connection, lease)
+            # A token above ours stands for the holder that will come: everything up to ours goes back.
+            self._take_back(connection, lease.dataset, lease.token + 1, max_attempts, now, reason=reason, run=run)
+            connection.execute(
+                update(leases)
+                .where(leases.c.dataset == lease.dataset, leases.c.token == lease.token)
+                .values(holder=None, hold_until=now + backoff(1))
+            )
+
+    def older(self, refs: Sequence[ObjectRef]) -> Mapping[int, list[ObjectRef]]:
+        """For each object id, the loaded older generations of its key: what a replacing load takes out."""
+        found: dict[int, list[ObjectRef]] = {}
+        with self._database.read() as connection:
+            for ref in refs:
+                if ref.entry or ref.generation == 1:
+                    continue
+                query = select(objects).where(
+                    objects.c.bucket == ref.bucket,
+                    objects.c.key == ref.key,
+                    objects.c.generation < ref.generation,
+                    objects.c.entry == 0,
+                    objects.c.state == State.LOADED.value,
+                )
+                found[ref.id] = [_ref(row) for row in connection.execute(query)]
+        return found
+
+    def _own(self, connection: Connection, lease: Lease) -> datetime | None:
+        row = connection.execute(
+            select(leases.c.token, leases.c.holder, leases.c.hold_until).where(leases.c.dataset == lease.dataset)
+        ).first()
+        if row is None or row.token != lease.token or row.holder is None:
+            raise _lost(lease)
+        hold_until: datetime | None = row.hold_until
+        return hold_until
+
+    def _take_back(
+        self,
+        connection: Connection,
+        dataset: str,
+        token: int,
+        max_attempts: int,
+        now: datetime,
+        *,
+        reason: str = _DIED,
+        run: str | None = None,
+    ) -> None:
+        query = select(objects.c.id, objects.c.attempts, objects.c.run).where(
+            objects.c.dataset == dataset, objects.c.state == State.CLAIMED.value, objects.c.claim_token < token
+        )
+        for row in connection.execute(query).all():
+            attempts = row.attempts + 1
+            poison = is_poison(attempts, max_attempts)
+            state = State.QUARANTINED if poison else State.PENDING
+            why = f"{reason} ({attempts} of {max_attempts} attempts)"
+            self._move(
+                connection,
+                [row.id],
+                state,
+                {"claim_token": None, "attempts": attempts, "reason": why, "changed_at": now},
+            )
+            _write_history(connection, row.id, now, state.value, why, run or row.run)
+
+    def _move(
+        self,
+        connection: Connection,
+        ids: Sequence[int],
+        target: State,
+        values: Mapping[str, Any],
+        *,
+        token: int | None = None,
+    ) -> int:
+        """The one UPDATE of a state: only legal moves, and with `token` only of what that holder has claimed."""
+        if not ids:
+            return 0
+        statement = update(objects).where(objects.c.id.in_(ids), objects.c.state.in_(states.sources(target)))
+        if token is not None:
+            statement = statement.where(objects.c.claim_token == token)
+        return connection.execute(statement.values(state=target.value, **values)).rowcount
+
+    def _announce_load(
+        self, connection: Connection, lease: Lease, loaded: Sequence[Outcome], run: str, now: datetime
+    ) -> None:
+        first = loaded[0].ref
+        outbox.enqueue(
+            connection,
+            event_id=events.event_id(self._project, events.DATASET_LOADED, lease.dataset, lease.token, first.id),
+            name=events.DATASET_LOADED,
+            resource=events.dataset_resource(self._project, lease.dataset),
+            related=[],
+            payload={
+                **events.summary([o.ref.key for o in loaded], sum(o.ref.size for o in loaded)),
+                "rows": sum(o.rows for o in loaded),
+                "rejected": sum(o.rejected for o in loaded),
+                "run": run,
+            },
+            occurred_at=now,
+        )
+
+    def _announce_quarantine(self, connection: Connection, outcome: Outcome, run: str, now: datetime) -> None:
+        ref = outcome.ref
+        outbox.enqueue(
+            connection,
+            event_id=events.event_id(self._project, events.OBJECT_QUARANTINED, ref.name, run, now.isoformat()),
+            name=events.OBJECT_QUARANTINED,
+            resource=events.object_resource(self._project, ref.bucket, ref.key),
+            related=[{**events.dataset_resource(self._project, ref.dataset), "prefect.resource.role": "dataset"}],
+            payload={"key": ref.key, "object": ref.name, "reason": outcome.reason, "run": run},
+            occurred_at=now,
+        )
+
+
+def _lost(lease: Lease) -> LeaseLost:
+    return LeaseLost(f"the lease of {lease.dataset} with token {lease.token} is no longer this run's")
+
+
+def _write_history(connection: Connection, row_id: int, now: datetime, what: str, detail: str, run: str | None) -> None:
+    connection.execute(insert(history).values(object_id=row_id, at=now, what=what, detail=detail, run=run))
+
+
+def _ref(row: Any) -> ObjectRef:
+    return ObjectRef(
+        id=row.id,
+        dataset=row.dataset,
+        bucket=row.bucket,
+        key=row.key,
+        generation=row.generation,
+        etag=row.etag,
+        size=row.size,
+        entry=row.entry,
+        version_id=row.version_id,
+        attempts=row.attempts,
+        delivery=row.delivery,
+    )

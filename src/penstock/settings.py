@@ -1,0 +1,220 @@
+"""The only reader of the environment: `PENSTOCK_*` variables, then `.env`, then what `up` made, then defaults."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from penstock.errors import SettingsError
+
+PREFIX = "PENSTOCK_"
+RUNTIME_FILE = "up.json"
+SECRETS_FILE = "secrets.json"
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class Settings(BaseSettings):
+    """Every setting, checked at start. `load_settings` fills what depends on the project's folder."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+
+    project: str = Field("", description="Name in resource ids and deployments; default: the folder's name")
+    project_dir: Path = Field(Path(), description="The folder with flows/, sensors/, webhook/, automations/")
+    home: Path = Field(Path(".penstock"), description="Where everything local is kept")
+    inbox: Path = Field(Path("inbox"), description="The watched folder")
+    bucket: str = Field("landing", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+
+    s3_endpoint: str = Field("", description="host:port or URL of an S3 store; empty: `up` starts one")
+    s3_access_key: str = ""
+    s3_secret_key: SecretStr = SecretStr("")
+    s3_region: str = "us-east-1"
+    s3_secure: bool = False
+    store: Literal["auto", "minio", "embedded"] = Field("auto", description="Which store `up` starts")
+
+    ledger_url: str = Field("", description="SQLAlchemy URL; default: SQLite under home")
+    warehouse: Path = Field(Path(), description="DuckDB file; default: under home")
+
+    prefect_api_url: str = Field("", description="http://host:port/api; empty: `up` starts a server")
+    prefect_auth: SecretStr = Field(SecretStr(""), description="user:password of the Prefect server")
+
+    host: str = Field("127.0.0.1", description="Where the webhook listens; loopback unless told otherwise")
+    port: int = Field(8484, ge=0, le=65535)
+    notify_token: SecretStr = Field(SecretStr(""), description="Bearer token of POST /notifications/s3")
+
+    lease_seconds: Seconds = 30.0
+    wakeup_seconds: Seconds = Field(10.0, description="How long a wake-up may stay unanswered")
+    batch_objects: int = Field(1000, ge=1, le=100_000)
+    batch_bytes: int = Field(256_000_000, ge=1)
+    run_timeout_seconds: Seconds = 3600.0
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @property
+    def ledger(self) -> str:
+        """The ledger's SQLAlchemy URL."""
+        return self.ledger_url or f"sqlite:///{self.home / 'ledger.db'}"
+
+    def resolve_secret(self, name: str) -> str:
+        """A webhook source's secret by the name of its environment variable; empty where there is none."""
+        return os.environ.get(name) or _dotenv(self.project_dir).get(name) or _made(self.home).get(name, "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """One line of `penstock doctor`: a setting, its value (secrets masked) and where it came from."""
+
+    name: str
+    value: str
+    origin: str
+
+
+class _MadeSource(PydanticBaseSettingsSource):
+    """What `up` made and found: secrets of its own and the addresses of what it started."""
+
+    def __init__(self, settings_cls: type[BaseSettings], home: Path) -> None:
+        super().__init__(settings_cls)
+        self._values = _made(home)
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return self._values.get(PREFIX + field_name.upper()), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        return {
+            name: self._values[PREFIX + name.upper()]
+            for name in self.settings_cls.model_fields
+            if PREFIX + name.upper() in self._values
+        }
+
+
+def load_settings(project_dir: Path | str = ".", **overrides: Any) -> Settings:
+    """Read and check the settings of the project in `project_dir`.
+
+    Relative paths are taken from the project's folder. Raises SettingsError naming each variable that is wrong.
+    """
+    root = Path(project_dir).expanduser().resolve()
+    home = _home(root, overrides)
+    sources = _sources(root, home)
+
+    class _Loaded(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return (init_settings, *(source for _, source in sources))
+
+    fixed = {**overrides, "project_dir": root, "home": home}
+    try:
+        loaded = _Loaded(**fixed)
+    except ValidationError as error:
+        wrong = "; ".join(f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+        raise SettingsError(f"settings: {wrong}. Mend the variable or .env, then look with: penstock doctor") from None
+    filled: dict[str, Any] = {
+        "project": _project_name(loaded.project, root),
+        "inbox": _under(root, loaded.inbox),
+        "warehouse": _under(root, loaded.warehouse) if str(loaded.warehouse) != "." else home / "warehouse.duckdb",
+    }
+    return Settings.model_construct(**{**loaded.model_dump(), **filled})
+
+
+def provenance(settings: Settings) -> list[Provenance]:
+    """Each setting with the place its value came from, for `penstock doctor`."""
+    layers = [
+        (origin, {key.lower(): value for key, value in source().items()})
+        for origin, source in _sources(settings.project_dir, settings.home)
+    ]
+    lines = []
+    for name in Settings.model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr):
+            shown = "********" if value.get_secret_value() else "(not set)"
+        else:
+            shown = re.sub(r"://([^:/@]+):[^@]+@", r"://\1:********@", str(value))
+        origin = next((origin for origin, values in layers if name in values), "default")
+        lines.append(Provenance(name=PREFIX + name.upper(), value=shown, origin=origin))
+    return lines
+
+
+def write_made(home: Path, filename: str, values: dict[str, Any]) -> None:
+    """Write what `up` made, readable by its owner only, in one step."""
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    target = home / filename
+    draft = target.with_suffix(".new")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(values, file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(target)
+
+
+def read_made(home: Path, filename: str) -> dict[str, Any]:
+    """What `write_made` wrote, or nothing. Raises SettingsError when the file was damaged."""
+    try:
+        values = json.loads((home / filename).read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise SettingsError(f"{home / filename} is damaged ({error}); remove it and run: penstock up") from None
+    if not isinstance(values, dict):
+        raise SettingsError(f"{home / filename} is damaged (not an object); remove it and run: penstock up")
+    return values
+
+
+def _made(home: Path) -> dict[str, Any]:
+    made = {**read_made(home, SECRETS_FILE), **read_made(home, RUNTIME_FILE)}
+    return {key: value for key, value in made.items() if key.isupper()}
+
+
+def _sources(root: Path, home: Path) -> list[tuple[str, Any]]:
+    return [
+        ("environment", EnvSettingsSource(Settings, env_prefix=PREFIX)),
+        (".env", DotEnvSettingsSource(Settings, env_file=root / ".env", env_prefix=PREFIX)),
+        (f"{home.name}/ (made by up)", _MadeSource(Settings, home)),
+    ]
+
+
+def _home(root: Path, overrides: dict[str, Any]) -> Path:
+    chosen = overrides.pop("home", None) or os.environ.get(PREFIX + "HOME") or _dotenv(root).get(PREFIX + "HOME")
+    return _under(root, Path(chosen or ".penstock"))
+
+
+def _under(root: Path, path: Path) -> Path:
+    return path if path.is_absolute() else root / path
+
+
+def _dotenv(root: Path) -> dict[str, str]:
+    source = DotEnvSettingsSource(Settings, env_file=root / ".env", case_sensitive=True, env_prefix="")
+    return {key: value for key, value in source.env_vars.items() if value is not None}
+
+
+def _project_name(configured: str, root: Path) -> str:
+    name = configured
+    if not name:
+        try:
+            name = tomllib.loads((root / "pyproject.toml").read_text()).get("project", {}).get("name", "")
+        except (FileNotFoundError, tomllib.TOMLDecodeError):
+            name = ""
+    name = re.sub(r"[^a-z0-9_-]+", "-", (name or root.name).lower()).strip("-")
+    if not name:
+        raise SettingsError(f"{root} gives no usable project name; set PENSTOCK_PROJECT=name")
+    return name
