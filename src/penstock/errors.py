@@ -26,6 +26,10 @@ class StoreUnavailable(Transient):
     """The object store does not answer."""
 
 
+class FileChanged(Transient):
+    """The file was written while it was read."""
+
+
 class LedgerUnavailable(Transient):
     """The ledger does not take the transaction."""
 
@@ -74,9 +78,21 @@ class LeaseLost(Terminal):
     """Another run holds the dataset by now; this one must not write."""
 
 
+class CannotListen(Terminal):
+    """This object store cannot notify."""
+
+
 class Refused(Terminal):
     """The file or key cannot be taken."""
 
 
 class Unverified(Terminal):
     """The request is not signed as its source says."""
+
+
+class QueryRefused(Terminal):
+    """The warehouse does not answer this query."""
+
+
+class QueryTooLong(Terminal):
+    """The query was stopped because it took too long."""

@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     notify_token: SecretStr = Field(SecretStr(""), description="Bearer token of POST /notifications/s3")
 
     lease_seconds: Seconds = 30.0
-    wakeup_seconds: Seconds = Field(10.0, description="How long a wake-up may stay unanswered")
+    wakeup_seconds: Seconds = Field(15.0, description="How long a wake-up may stay unanswered")
     batch_objects: int = Field(1000, ge=1, le=100_000)
     batch_bytes: int = Field(256_000_000, ge=1)
     run_timeout_seconds: Seconds = 3600.0
@@ -101,12 +101,12 @@ class _MadeSource(PydanticBaseSettingsSource):
         }
 
 
-def load_settings(project_dir: Path | str = ".", **overrides: Any) -> Settings:
-    """Read and check the settings of the project in `project_dir`.
+def load_settings(project_dir: Path | str | None = None, **overrides: Any) -> Settings:
+    """Read and check the settings of the project in `project_dir` (default: `PENSTOCK_PROJECT_DIR`, else here).
 
     Relative paths are taken from the project's folder. Raises SettingsError naming each variable that is wrong.
     """
-    root = Path(project_dir).expanduser().resolve()
+    root = Path(project_dir or os.environ.get(PREFIX + "PROJECT_DIR") or ".").expanduser().resolve()
     home = _home(root, overrides)
     sources = _sources(root, home)
 

@@ -15,11 +15,14 @@ class Schemas:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def latest(self, dataset: str) -> Schema | None:
-        """The newest version, or None before the first object was read."""
+    def latest(self, dataset: str, form: str) -> Schema | None:
+        """The newest version for objects of the format `form`, or None before the first one was read."""
         with self._database.read() as connection:
             row = connection.execute(
-                select(schemas).where(schemas.c.dataset == dataset).order_by(schemas.c.version.desc()).limit(1)
+                select(schemas)
+                .where(schemas.c.dataset == dataset, schemas.c.format == form)
+                .order_by(schemas.c.version.desc())
+                .limit(1)
             ).first()
         if row is None:
             return None
@@ -27,14 +30,15 @@ class Schemas:
             version=row.version, columns=tuple(Column(**column) for column in row.columns), dialect=row.dialect
         )
 
-    def remember(self, dataset: str, schema: Schema, *, cause: str) -> Schema:
+    def remember(self, dataset: str, form: str, schema: Schema, *, cause: str) -> Schema:
         """Keep `schema` as the version after the newest, and return it so numbered."""
-        latest = self.latest(dataset)
+        latest = self.latest(dataset, form)
         numbered = Schema(version=latest.version + 1 if latest else 1, columns=schema.columns, dialect=schema.dialect)
         with self._database.write() as connection:
             connection.execute(
                 insert(schemas).values(
                     dataset=dataset,
+                    format=form,
                     version=numbered.version,
                     columns=[
                         {"name": column.name, "original": column.original, "type": column.type}

@@ -138,6 +138,7 @@ schemas = Table(
     "schemas",
     metadata,
     Column("dataset", Text, primary_key=True),
+    Column("format", Text, primary_key=True, comment="one dataset may be fed as CSV and as JSON"),
     Column("version", Integer, primary_key=True),
     Column("columns", JSON, nullable=False),
     Column("dialect", JSON, nullable=False),
@@ -154,13 +155,4 @@ files = Table(
     Column("mtime_ns", BigInteger, nullable=False),
     Column("etag", Text, nullable=False, comment="empty: refused, with the reason in objects"),
     Column("recorded_at", Moment, nullable=False),
-)
-
-# The place a sweep stopped at, so that a long one goes on where it was.
-cursors = Table(
-    "cursors",
-    metadata,
-    Column("name", Text, primary_key=True),
-    Column("position", Text, nullable=False),
-    Column("moved_at", Moment, nullable=False),
 )

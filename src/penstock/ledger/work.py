@@ -144,20 +144,13 @@ class Work:
             if loaded:
                 self._announce_load(connection, lease, loaded, run, now)
 
-    def give_back(
-        self, lease: Lease, refs: Sequence[ObjectRef], *, run: str, hold: bool, failed: ObjectRef | None, reason: str
-    ) -> None:
-        """Return claimed objects to pending.
-
-        `failed` met a transient error: it backs off, and with `hold` the whole dataset waits for it.
-        """
+    def give_back(self, lease: Lease, refs: Sequence[ObjectRef], *, run: str, failed: ObjectRef, reason: str) -> None:
+        """Return claimed objects to pending; the dataset waits until `failed`, which met a transient error, is due."""
         with self._database.write() as connection:
             now = self._database.clock()
             self._own(connection, lease)
             values: dict[str, Any] = {"claim_token": None, "changed_at": now}
             self._move(connection, [ref.id for ref in refs], State.PENDING, values, token=lease.token)
-            if failed is None:
-                return
             hiccups = connection.execute(
                 update(objects)
                 .where(objects.c.id == failed.id)
@@ -165,11 +158,9 @@ class Work:
                 .returning(objects.c.hiccups)
             ).scalar_one()
             wait = backoff(hiccups)
-            _write_history(connection, failed.id, now, "postponed", f"{reason}; again in {wait.seconds} s", run)
-            if hold:
-                connection.execute(
-                    update(leases).where(leases.c.dataset == lease.dataset).values(hold_until=now + wait)
-                )
+            detail = f"{reason}; again in {wait.seconds} s"
+            _write_history(connection, failed.id, now, "postponed", detail, run)
+            connection.execute(update(leases).where(leases.c.dataset == lease.dataset).values(hold_until=now + wait))
 
     def finish(self, lease: Lease) -> bool:
         """Let go of the lease in the same statement that finds nothing pending; False: there is more to claim."""
@@ -186,13 +177,18 @@ class Work:
             )
             return bool(let_go.rowcount)
 
-    def abandon(self, lease: Lease, *, reason: str, run: str, max_attempts: int) -> None:
-        """The run failed: count an attempt for what it had claimed, and let go of the lease."""
+    def abandon(self, lease: Lease, *, reason: str, run: str, max_attempts: int, blame: bool) -> None:
+        """The run failed: what it had claimed goes back, the lease is free after a pause.
+
+        With `blame` the failure counts as an attempt of each object; without, it was not the objects' fault.
+        """
         with self._database.write() as connection:
             now = self._database.clock()
             self._own(connection, lease)
             # A token above ours stands for the holder that will come: everything up to ours goes back.
-            self._take_back(connection, lease.dataset, lease.token + 1, max_attempts, now, reason=reason, run=run)
+            self._take_back(
+                connection, lease.dataset, lease.token + 1, max_attempts, now, reason=reason, run=run, blame=blame
+            )
             connection.execute(
                 update(leases)
                 .where(leases.c.dataset == lease.dataset, leases.c.token == lease.token)
@@ -235,15 +231,16 @@ class Work:
         *,
         reason: str = _DIED,
         run: str | None = None,
+        blame: bool = True,
     ) -> None:
         query = select(objects.c.id, objects.c.attempts, objects.c.run).where(
             objects.c.dataset == dataset, objects.c.state == State.CLAIMED.value, objects.c.claim_token < token
         )
         for row in connection.execute(query).all():
-            attempts = row.attempts + 1
-            poison = is_poison(attempts, max_attempts)
+            attempts = row.attempts + blame
+            poison = blame and is_poison(attempts, max_attempts)
             state = State.QUARANTINED if poison else State.PENDING
-            why = f"{reason} ({attempts} of {max_attempts} attempts)"
+            why = f"{reason} ({attempts} of {max_attempts} attempts)" if blame else reason
             self._move(
                 connection,
                 [row.id],

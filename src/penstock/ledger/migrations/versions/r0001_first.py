@@ -14,13 +14,6 @@ depends_on = None
 def upgrade() -> None:
     """Create every table."""
     op.create_table(
-        "cursors",
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("position", sa.Text(), nullable=False),
-        sa.Column("moved_at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("name"),
-    )
-    op.create_table(
         "files",
         sa.Column("path", sa.Text(), nullable=False, comment="below the inbox"),
         sa.Column("inode", sa.BigInteger(), nullable=False),
@@ -133,12 +126,13 @@ def upgrade() -> None:
     op.create_table(
         "schemas",
         sa.Column("dataset", sa.Text(), nullable=False),
+        sa.Column("format", sa.Text(), nullable=False, comment="one dataset may be fed as CSV and as JSON"),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("columns", sa.JSON(), nullable=False),
         sa.Column("dialect", sa.JSON(), nullable=False),
         sa.Column("cause", sa.Text(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("dataset", "version"),
+        sa.PrimaryKeyConstraint("dataset", "format", "version"),
     )
     op.create_table(
         "wakeups",

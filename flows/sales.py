@@ -1,0 +1,29 @@
+"""Sales: checked row by row, priced and put into categories as they are loaded."""
+
+from datetime import timedelta
+
+from penstock import Dataset
+
+DATASET = Dataset(
+    name="sales",
+    columns={
+        "id": "BIGINT",
+        "customer_id": "BIGINT",
+        "product_id": "BIGINT",
+        "quantity": "BIGINT",
+        "unit_price": "DOUBLE",
+        "sold_at": "TIMESTAMP",
+    },
+    checks={
+        "quantity_positive": "quantity > 0",
+        "unit_price_positive": "unit_price > 0",
+        "customer_known": "customer_id > 0",
+    },
+    threshold=0.9,
+    derive={
+        "total": "quantity * unit_price",
+        "category": "CASE WHEN total > 500 THEN 'high' WHEN total > 100 THEN 'medium' ELSE 'low' END",
+    },
+    report={"total_value": "sum(total)", "rows_by_category": "histogram(category)"},
+    every=timedelta(minutes=15),
+)

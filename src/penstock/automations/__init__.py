@@ -1,0 +1,1 @@
+"""Automations as code: declared on Prefect's own models, applied by name."""

@@ -1,0 +1,122 @@
+"""`penstock doctor`: each setting and where it came from, each part and what to do about it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from penstock import object_server
+from penstock.cli.show import table
+from penstock.errors import PenstockError
+from penstock.project import Project, load_project
+from penstock.settings import Settings, load_settings, provenance
+from penstock.wiring import open_ledger, open_prefect, open_store, open_warehouse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One part, whether it is well, and what is to be said of it."""
+
+    part: str
+    ok: bool
+    says: str
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print facts for a program.")
+@click.pass_obj
+def doctor(project_dir: Path, as_json: bool) -> None:
+    """Check settings and parts; exit 1 when something needs a hand."""
+    settings = load_settings(project_dir)
+    lines = provenance(settings)
+    findings = examine(settings)
+    if as_json:
+        facts = {"settings": [asdict(line) for line in lines], "parts": [asdict(finding) for finding in findings]}
+        click.echo(json.dumps(facts, indent=2))
+    else:
+        console = Console(highlight=False)
+        console.print(table(["setting", "value", "from"], [[line.name, line.value, line.origin] for line in lines]))
+        console.print()
+        for finding in findings:
+            mark = "[green]ok[/green]  " if finding.ok else "[red]look[/red]"
+            console.print(f"{mark} {finding.part:<12}", finding.says, soft_wrap=True)
+    if not all(finding.ok for finding in findings):
+        sys.exit(1)
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Every part of the project, whether it is well and what to do if not."""
+    checks: list[tuple[str, Callable[[], str]]] = [
+        ("python", lambda: f"{platform.python_version()} on {platform.system()}"),
+        ("project", lambda: _project(settings)),
+        ("sources", lambda: _sources(settings)),
+        ("store", lambda: _store(settings)),
+        ("ledger", lambda: _ledger(settings)),
+        ("warehouse", lambda: _warehouse(settings)),
+        ("prefect", lambda: _prefect(settings)),
+        ("minio", lambda: f"found: {object_server.find_minio() or 'no; the embedded store is used (make minio)'}"),
+    ]
+    findings = []
+    for part, check in checks:
+        try:
+            findings.append(Finding(part=part, ok=True, says=check()))
+        except PenstockError as error:
+            findings.append(Finding(part=part, ok=False, says=str(error)))
+    return findings
+
+
+def _project(settings: Settings) -> str:
+    project = load_project(settings.project_dir)
+    return (
+        f"{len(project.datasets)} datasets, {len(project.sources)} sources, "
+        f"{len(project.folders) + len(project.buckets)} sensors, {len(project.automations)} automations"
+    )
+
+
+def _sources(settings: Settings) -> str:
+    project: Project = load_project(settings.project_dir, only=["flows", "webhook"])
+    unset, open_doors = [], []
+    for source in project.sources:
+        if source.verify.scheme == "none":
+            open_doors.append(source.name)
+        elif not any(map(settings.resolve_secret, source.verify.secrets)):
+            unset.append(f"{source.name} ({' or '.join(source.verify.secrets)})")
+    if unset:
+        raise PenstockError(f"no secret for {', '.join(unset)}: set the variable, or `penstock up` makes one")
+    if open_doors:
+        return f"WARNING: anybody may post to {', '.join(open_doors)}, which verify nothing"
+    return f"{len(project.sources)} verified"
+
+
+def _store(settings: Settings) -> str:
+    store = open_store(settings)
+    store.ping()
+    return f"{settings.s3_endpoint} answers"
+
+
+def _ledger(settings: Settings) -> str:
+    ledger = open_ledger(settings)
+    outstanding = [wakeup for wakeup in ledger.wakeups.outstanding() if wakeup.note]
+    if outstanding:
+        raise PenstockError("; ".join(f"{wakeup.dataset}: {wakeup.note}" for wakeup in outstanding))
+    return f"{ledger.database.url.render_as_string(hide_password=True)}, {ledger.outbox.count()} events wait"
+
+
+def _warehouse(settings: Settings) -> str:
+    if not settings.warehouse.exists():
+        return f"{settings.warehouse} is made by the first load"
+    open_warehouse(settings).query("select 1", limit=1)
+    return f"{settings.warehouse}, {settings.warehouse.stat().st_size:,} bytes"
+
+
+def _prefect(settings: Settings) -> str:
+    if not open_prefect(settings).is_up():
+        raise PenstockError(f"{settings.prefect_api_url} does not answer: penstock status")
+    return f"{settings.prefect_api_url} answers"

@@ -1,0 +1,24 @@
+"""`penstock migrate`: bring the ledger to this penstock's revision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from penstock.ledger import Ledger
+from penstock.settings import load_settings
+
+
+@click.command()
+@click.pass_obj
+def migrate(project_dir: Path) -> None:
+    """Bring the ledger to this penstock's revision. Nothing else of the project may run meanwhile."""
+    settings = load_settings(project_dir)
+    ledger = Ledger(settings.ledger, project=settings.project)
+    before, after = ledger.migrate(lock_folder=settings.home)
+    ledger.close()
+    if before == after:
+        click.echo(f"The ledger has revision {after} already.")
+    else:
+        click.echo(f"The ledger went from {before or 'nothing'} to revision {after}. Next: penstock up")

@@ -1,0 +1,73 @@
+"""How a Prefect server and a worker are started for a project: command lines and environments. Pure."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from penstock.settings import Settings
+
+# A worker that asks once a second: Prefect's default of 10 s would be the slowest part of the way.
+_QUERY_SECONDS = "1"
+_RETENTION_DAYS = 30
+
+
+def server_argv(port: int) -> list[str]:
+    """Prefect's API and services in one process, on loopback: `prefect server start` without its command line."""
+    return [
+        *(sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"),
+        *("--host", "127.0.0.1", "--port", str(port), "--timeout-keep-alive", "5", "--log-level", "warning"),
+    ]
+
+
+def server_env(base: Mapping[str, str], *, home: Path, port: int, auth: str) -> dict[str, str]:
+    """A server of the project's own: its database under `home`, a password, no telemetry, no foreign web page."""
+    origin = f"http://127.0.0.1:{port}"
+    return {
+        **_without_prefect(base),
+        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_PROFILES_PATH": str(home / "prefect" / "profiles.toml"),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home / 'prefect' / 'prefect.db'}",
+        "PREFECT_SERVER_API_HOST": "127.0.0.1",
+        "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_API_URL": f"{origin}/api",
+        "PREFECT_SERVER_API_AUTH_STRING": auth,
+        "PREFECT_API_AUTH_STRING": auth,
+        "PREFECT_SERVER_API_CORS_ALLOWED_ORIGINS": origin,
+        "PREFECT_SERVER_UI_API_URL": f"{origin}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(_RETENTION_DAYS * 86_400),
+        "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+        "PREFECT__SERVER_FINAL": "1",
+    }
+
+
+def client_env(base: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """What a process needs so that Prefect's own client talks to the project's server."""
+    return {
+        **_without_prefect(base),
+        "PREFECT_HOME": str(settings.home / "prefect"),
+        "PREFECT_PROFILES_PATH": str(settings.home / "prefect" / "profiles.toml"),
+        "PREFECT_API_URL": settings.prefect_api_url,
+        "PREFECT_API_AUTH_STRING": settings.prefect_auth.get_secret_value(),
+        "PREFECT_WORKER_QUERY_SECONDS": _QUERY_SECONDS,
+        "PENSTOCK_PROJECT_DIR": str(settings.project_dir),
+        "PENSTOCK_HOME": str(settings.home),
+    }
+
+
+def worker_argv(settings: Settings) -> list[str]:
+    """Prefect's process worker on the project's pool."""
+    return [
+        *(sys.executable, "-m", "prefect", "worker", "start"),
+        *("--pool", settings.project, "--type", "process", "--name", f"penstock-{settings.project}"),
+    ]
+
+
+def _without_prefect(base: Mapping[str, str]) -> dict[str, str]:
+    # A profile or variable of the user's other Prefect must not leak into the project's.
+    return {name: value for name, value in base.items() if not name.startswith("PREFECT_")}

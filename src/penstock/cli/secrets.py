@@ -1,0 +1,39 @@
+"""The secrets that `up` makes on the first start, so that nothing runs with a default password."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from penstock.declarations import Source
+from penstock.settings import SECRETS_FILE, read_made, write_made
+
+
+def made_secrets(home: Path, sources: Sequence[Source], *, has: Callable[[str], bool]) -> dict[str, str]:
+    """Read the project's own secrets, making those that are missing; kept in `home` with mode 600.
+
+    A webhook secret is made only where the environment has none (`has` tells), so that `penstock send` works at once.
+    """
+    values = {str(name): str(value) for name, value in read_made(home, SECRETS_FILE).items()}
+    wanted: dict[str, Callable[[], str]] = {
+        "PENSTOCK_S3_ACCESS_KEY": lambda: secrets.token_hex(10),
+        "PENSTOCK_S3_SECRET_KEY": lambda: secrets.token_urlsafe(30),
+        "PENSTOCK_PREFECT_AUTH": lambda: f"penstock:{secrets.token_urlsafe(24)}",
+        "PENSTOCK_NOTIFY_TOKEN": lambda: secrets.token_urlsafe(24),
+    }
+    for source in sources:
+        for name in source.verify.secrets[:1]:
+            if not any(has(other) for other in source.verify.secrets):
+                wanted[name] = _standard_secret if source.verify.scheme == "standard" else secrets.token_urlsafe
+    missing = {name: make() for name, make in wanted.items() if not values.get(name)}
+    if missing:
+        values |= missing
+        write_made(home, SECRETS_FILE, values)
+    return values
+
+
+def _standard_secret() -> str:
+    # The form that Standard Webhooks prescribes: whsec_ and 24 to 64 bytes in base64.
+    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()

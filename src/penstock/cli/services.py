@@ -1,0 +1,165 @@
+"""The long-running parts, each a command of its own: `sensors`, `serve`, `relay`, `worker`. `up` runs them all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+
+from penstock.cli.main import start_logging
+from penstock.declarations import Bucket, Folder
+from penstock.errors import CannotListen
+from penstock.settings import Settings, load_settings
+
+# A bucket that cannot notify is swept this often, but never more than a tenth of the time.
+_BLIND_SWEEP_SECONDS = 1.0
+_FOLDER_SCAN_SECONDS = 30.0
+
+
+@click.command()
+@click.pass_obj
+def sensors(project_dir: Path) -> None:
+    """Run the sensors that the project declares, and the sweep."""
+    from penstock.ledger.database import utc_now
+    from penstock.project import load_project
+    from penstock.sensors.bucket import BucketSensor
+    from penstock.sensors.folder import FolderSensor
+    from penstock.sensors.sweep import Sweep
+    from penstock.wiring import open_landing, open_ledger, open_store
+
+    settings = load_settings(project_dir)
+    start_logging(settings.log_level)
+    project = load_project(settings.project_dir, only=["flows", "sensors"])
+    ledger = open_ledger(settings)
+    store = open_store(settings)
+    landing = open_landing(settings, project, store, ledger)
+    stop = _stop_on_signals()
+    threads: list[threading.Thread] = []
+
+    def start(name: str, run: Callable[[], None]) -> None:
+        # A part that dies ends the process: the supervisor starts it again, whole.
+        def guarded() -> None:
+            try:
+                run()
+            finally:
+                stop.set()
+
+        thread = threading.Thread(target=guarded, name=name)
+        thread.start()
+        threads.append(thread)
+
+    for declared in project.folders:
+        folder = FolderSensor(
+            _folder_path(settings, declared),
+            landing=landing,
+            arrivals=ledger.arrivals,
+            declared=declared,
+            monotonic=time.monotonic,
+            wall=time.time,
+        )
+        start(f"folder {folder.root}", partial(folder.run, stop, scan_every=_FOLDER_SCAN_SECONDS))
+    for watched in project.buckets or (Bucket(),):
+        bucket = watched.name or settings.bucket
+        sweep = Sweep(bucket, store=store, ledger=ledger, landing=landing, datasets=project.datasets, clock=utc_now)
+        blind = threading.Event()
+
+        def listen(bucket: str = bucket, sweep: Sweep = sweep, blind: threading.Event = blind) -> None:
+            try:
+                BucketSensor(bucket, store=store, landing=landing, sweep_soon=sweep.soon).run(stop)
+            except CannotListen:
+                blind.set()
+                sweep.soon()
+                stop.wait()
+
+        def pause(took: float, watched: Bucket = watched, blind: threading.Event = blind) -> float:
+            usual = watched.every.total_seconds()
+            return min(usual, max(_BLIND_SWEEP_SECONDS, took * 10)) if blind.is_set() else usual
+
+        start(f"bucket {bucket}", listen)
+        start(f"sweep {bucket}", partial(sweep.run, stop, every=pause, monotonic=time.monotonic))
+    stop.wait()
+    for thread in threads:
+        thread.join()
+
+
+@click.command()
+@click.pass_obj
+def serve(project_dir: Path) -> None:
+    """Run the webhook on PENSTOCK_HOST:PENSTOCK_PORT."""
+    import importlib
+
+    from penstock.ledger.database import utc_now
+    from penstock.project import load_project
+    from penstock.webhook.app import create_app
+    from penstock.webhook.serve import run
+    from penstock.wiring import open_landing, open_ledger, open_store
+
+    settings = load_settings(project_dir)
+    start_logging(settings.log_level)
+    project = load_project(settings.project_dir, only=["flows", "sensors", "webhook"])
+    ledger = open_ledger(settings)
+    store = open_store(settings)
+    app = create_app(
+        sources=project.sources,
+        intake=open_landing(settings, project, store, ledger),
+        resolve_secret=settings.resolve_secret,
+        notify_token=settings.notify_token.get_secret_value(),
+        buckets=[watched.name or settings.bucket for watched in project.buckets or (Bucket(),)],
+        clock=utc_now,
+        version=version("penstock"),
+    )
+    if (settings.project_dir / "webhook" / "app.py").exists():
+        importlib.import_module("webhook.app").extend(app)
+    run(app, settings.host, settings.port)
+
+
+@click.command()
+@click.pass_obj
+def relay(project_dir: Path) -> None:
+    """Run the relay, which carries wake-ups and events to Prefect."""
+    from penstock.outbox.relay import Relay
+    from penstock.wiring import open_ledger, open_prefect
+
+    settings = load_settings(project_dir)
+    start_logging(settings.log_level)
+    worker = Relay(
+        open_ledger(settings),
+        open_prefect(settings),
+        project=settings.project,
+        unanswered_after=timedelta(seconds=settings.wakeup_seconds),
+    )
+    worker.run(_stop_on_signals(), monotonic=time.monotonic)
+
+
+@click.command()
+@click.pass_obj
+def worker(project_dir: Path) -> None:
+    """Run Prefect's worker on the project's pool."""
+    from penstock.cli.prefect_processes import client_env, worker_argv
+    from penstock.wiring import open_prefect
+
+    settings = load_settings(project_dir)
+    open_prefect(settings).close()
+    argv = worker_argv(settings)
+    os.execve(argv[0], argv, client_env(os.environ, settings))  # noqa: S606 - no shell is wanted
+
+
+def _folder_path(settings: Settings, declared: Folder) -> Path:
+    if declared.path is None:
+        return settings.inbox.resolve()
+    return (settings.project_dir / declared.path).resolve()
+
+
+def _stop_on_signals() -> threading.Event:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop

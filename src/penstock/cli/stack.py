@@ -1,0 +1,209 @@
+"""The whole system of one project as a process tree: `up` keeps it running, `demo` runs it for a while."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+import httpx
+
+from penstock import object_server
+from penstock.cli.apply import Applied, apply_project
+from penstock.cli.prefect_processes import server_argv, server_env
+from penstock.cli.secrets import made_secrets
+from penstock.cli.supervisor import Child, Supervisor, accepts, free_port
+from penstock.errors import NotRunning, SettingsError, Transient
+from penstock.ledger import Ledger
+from penstock.project import Project, load_project
+from penstock.settings import RUNTIME_FILE, Settings, load_settings, write_made
+from penstock.wiring import open_store, spool_folder
+
+_STORE_PORT = 9000
+_CONSOLE_PORT = 9001
+_PREFECT_PORT = 4200
+_READY_SECONDS = 90.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """A running system. `store` says in words which object store it uses."""
+
+    settings: Settings
+    project: Project
+    supervisor: Supervisor
+    store: str
+    console_url: str | None
+    prefect_url: str
+    applied: list[Applied]
+
+    @property
+    def webhook_url(self) -> str:
+        """Where the webhook listens."""
+        return f"http://{self.settings.host}:{self.settings.port}"
+
+
+@contextmanager
+def running_stack(project_dir: Path, *, say: Callable[[str], None], env: dict[str, str]) -> Iterator[Stack]:
+    """Start everything, yield when it works, and end everything.
+
+    `env` is what the children get; `say` is told each step. Raises SettingsError when another `up` runs here.
+    """
+    home = load_settings(project_dir).home
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = filelock.FileLock(home / "up.lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise SettingsError(f"another `penstock up` runs for {home}; look with: penstock status") from None
+    supervisor = Supervisor(logs=home / "logs")
+    try:
+        (home / RUNTIME_FILE).unlink(missing_ok=True)
+        yield _start(project_dir, supervisor, say=say, env=env)
+    finally:
+        supervisor.stop()
+        (home / RUNTIME_FILE).unlink(missing_ok=True)
+        lock.release()
+
+
+def _start(project_dir: Path, supervisor: Supervisor, *, say: Callable[[str], None], env: dict[str, str]) -> Stack:
+    settings = load_settings(project_dir)
+    project = load_project(settings.project_dir, only=["flows", "sensors", "webhook"])
+    secrets = made_secrets(settings.home, project.sources, has=lambda name: bool(settings.resolve_secret(name)))
+    runtime: dict[str, str | int] = {"pid": os.getpid()}
+    own_store, console = not settings.s3_endpoint, None
+    if own_store:
+        store, port, console = _store_child(settings, secrets, env)
+        supervisor.start(store[0])
+        runtime["PENSTOCK_S3_ENDPOINT"] = f"127.0.0.1:{port}"
+        described = store[1]
+    else:
+        described = f"{settings.s3_endpoint} (configured)"
+    own_prefect = not settings.prefect_api_url
+    if own_prefect:
+        prefect_port = free_port(_PREFECT_PORT)
+        supervisor.start(_prefect_child(settings, secrets, env, prefect_port))
+        runtime["PENSTOCK_PREFECT_API_URL"] = f"http://127.0.0.1:{prefect_port}/api"
+    runtime["PENSTOCK_PORT"] = free_port(settings.port, host=settings.host)
+    write_made(settings.home, RUNTIME_FILE, runtime)
+    settings = load_settings(project_dir)
+    shutil.rmtree(spool_folder(settings), ignore_errors=True)
+    say(f"ledger      {_migrate(settings)}")
+    if own_store:
+        supervisor.wait_ready("object-store", seconds=_READY_SECONDS)
+    versioned = open_store(settings).ensure_bucket(settings.bucket)
+    say(f"store       {described}, bucket {settings.bucket}{', versioned' if versioned else ''}")
+    settings.inbox.mkdir(parents=True, exist_ok=True)
+    for dataset in project.datasets:
+        (settings.inbox / dataset.prefix).mkdir(parents=True, exist_ok=True)
+    for name in ("sensors", "serve", "relay"):
+        supervisor.start(_part(name, settings, env))
+    if own_prefect:
+        supervisor.wait_ready("prefect", seconds=_READY_SECONDS)
+    prefect_url = settings.prefect_api_url.removesuffix("/api")
+    say(f"prefect     {prefect_url}")
+    applied = _apply(settings)
+    supervisor.start(_part("worker", settings, env))
+    supervisor.wait_ready("serve", seconds=_READY_SECONDS)
+    say(f"webhook     http://{settings.host}:{settings.port}")
+    return Stack(
+        settings=settings,
+        project=project,
+        supervisor=supervisor,
+        store=described,
+        console_url=f"http://127.0.0.1:{console}" if console else None,
+        prefect_url=prefect_url,
+        applied=applied,
+    )
+
+
+def _store_child(
+    settings: Settings, secrets: dict[str, str], env: dict[str, str]
+) -> tuple[tuple[Child, str], int, int | None]:
+    port = free_port(_STORE_PORT)
+    data = settings.home / "store"
+    console = free_port(_CONSOLE_PORT)
+    local = object_server.local_store(
+        settings.store,
+        data,
+        port=port,
+        console_port=console,
+        access_key=settings.s3_access_key or secrets["PENSTOCK_S3_ACCESS_KEY"],
+        secret_key=settings.s3_secret_key.get_secret_value() or secrets["PENSTOCK_S3_SECRET_KEY"],
+    )
+    _refuse_other_kind(data, local.kind)
+    child = Child(
+        name="object-store", argv=local.argv, env={**env, **local.env}, ready=lambda: accepts(port), cwd=settings.home
+    )
+    words = "MinIO" if local.kind == "minio" else "embedded (rclone serve s3)"
+    return (child, f"{words} at http://127.0.0.1:{port}"), port, console if local.kind == "minio" else None
+
+
+def _refuse_other_kind(data: Path, kind: str) -> None:
+    """A store's folder made by the one kind is not readable by the other: say so, instead of hiding the data."""
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    mark = data.parent / "store.kind"
+    made_by = mark.read_text().strip() if mark.exists() else kind
+    if made_by != kind:
+        raise SettingsError(
+            f"{data} was made by the {made_by} store, and now {kind} would be used: set PENSTOCK_STORE={made_by}, "
+            "or move the folder away to begin anew"
+        )
+    mark.write_text(kind)
+
+
+def _prefect_child(settings: Settings, secrets: dict[str, str], env: dict[str, str], port: int) -> Child:
+    (settings.home / "prefect").mkdir(parents=True, exist_ok=True, mode=0o700)
+    auth = settings.prefect_auth.get_secret_value() or secrets["PENSTOCK_PREFECT_AUTH"]
+    return Child(
+        name="prefect",
+        argv=server_argv(port),
+        env=server_env(env, home=settings.home, port=port, auth=auth),
+        ready=lambda: _answers(f"http://127.0.0.1:{port}/api/health", auth),
+        cwd=settings.home,
+    )
+
+
+def _part(name: str, settings: Settings, env: dict[str, str]) -> Child:
+    ready = {"serve": lambda: _answers(f"http://{settings.host}:{settings.port}/healthz", "")}
+    return Child(
+        name=name,
+        argv=[sys.executable, "-m", "penstock.cli", "--project", str(settings.project_dir), name],
+        env={**env, "PENSTOCK_HOME": str(settings.home), "PENSTOCK_INBOX": str(settings.inbox)},
+        ready=ready.get(name),
+        cwd=settings.project_dir,
+    )
+
+
+def _migrate(settings: Settings) -> str:
+    ledger = Ledger(settings.ledger, project=settings.project)
+    before, after = ledger.migrate(lock_folder=settings.home)
+    ledger.close()
+    return f"revision {after}" + ("" if before == after else f" (was {before or 'empty'})")
+
+
+def _apply(settings: Settings, *, attempts: int = 5) -> list[Applied]:
+    # A server that has just come up may refuse the first writes while its database settles.
+    for attempt in range(1, attempts + 1):
+        try:
+            return apply_project(settings)
+        except Transient:
+            if attempt == attempts:
+                raise
+            time.sleep(attempt)
+    raise NotRunning
+
+
+def _answers(url: str, auth: str) -> bool:
+    user, _, password = auth.partition(":")
+    try:
+        found = httpx.get(url, auth=(user, password) if auth else None, timeout=2)
+    except httpx.HTTPError:
+        return False
+    return found.status_code == httpx.codes.OK

@@ -1,0 +1,67 @@
+"""`penstock why KEY`: what happened to an object or a delivery, when, in which run, and what is next."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from penstock.cli.show import STYLES, cell, moment
+from penstock.ledger.facts import Story
+from penstock.ledger.states import next_step
+from penstock.settings import Settings, load_settings
+from penstock.wiring import open_ledger
+
+
+@click.command()
+@click.argument("key")
+@click.option("--json", "as_json", is_flag=True, help="Print facts for a program.")
+@click.pass_obj
+def why(project_dir: Path, key: str, as_json: bool) -> None:
+    """What happened to KEY: an object's key, a path in the inbox, or a delivery id."""
+    settings = load_settings(project_dir)
+    stories = open_ledger(settings).facts.stories(_as_key(settings, key))
+    if as_json:
+        click.echo(json.dumps([asdict(story) for story in stories], indent=2, default=str))
+    elif not stories:
+        click.echo(
+            f"Nothing is known of {key!r}. A file still being written is recorded when its writer closes it; "
+            "to compare bucket and ledger now: penstock sweep",
+            err=True,
+        )
+    else:
+        console = Console(highlight=False)
+        for story in stories:
+            _tell(console, story)
+    if not stories:
+        sys.exit(1)
+
+
+def _as_key(settings: Settings, key: str) -> str:
+    path = Path(key)
+    if path.is_absolute() and path.is_relative_to(settings.inbox):
+        return path.relative_to(settings.inbox).as_posix()
+    inbox = (
+        settings.inbox.relative_to(settings.project_dir)
+        if settings.inbox.is_relative_to(settings.project_dir)
+        else settings.inbox
+    )
+    return key.removeprefix(f"{inbox}/")
+
+
+def _tell(console: Console, story: Story) -> None:
+    style = STYLES.get(story.state, "dim")
+    console.print(f"[bold]{cell(story.name)}[/bold]  [{style}]{story.state.value}[/{style}]", soft_wrap=True)
+    console.print(f"  {moment(story.arrived_at)}  arrived by {story.via.value}, {story.size:,} bytes", soft_wrap=True)
+    if story.delivery:
+        console.print(f"  delivery {cell(story.delivery)}", soft_wrap=True)
+    for fact in story.facts:
+        run = f"  (run {fact.run})" if fact.run else ""
+        console.print(f"  {moment(fact.at)}  {fact.what}: {cell(fact.detail)}{run}", soft_wrap=True)
+    if story.reason and not story.facts:
+        console.print(f"  {moment(story.changed_at)}  {cell(story.reason)}", soft_wrap=True)
+    console.print(f"  next: {next_step(story.state)}", soft_wrap=True)

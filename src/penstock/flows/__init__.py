@@ -1,0 +1,1 @@
+"""The flows: what a deployment's run does."""

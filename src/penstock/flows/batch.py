@@ -1,0 +1,275 @@
+"""One claimed batch on its way from the store to the warehouse: fetch, check, load. No Prefect in here.
+
+Each step leaves what became of every object, so that one bad object never stops another. A transient error holds the
+object it met and, in an ordered dataset, everything that arrived after it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from penstock import envelope, formats
+from penstock.declarations import Dataset
+from penstock.errors import DeclarationError, ObjectChanged, ObjectMissing, Terminal, Transient
+from penstock.formats.result import REJECTED, RESCUED, ROW
+from penstock.landing import Landing
+from penstock.ledger import Ledger
+from penstock.model import Lease, ObjectRef, Outcome, State, Via
+from penstock.objects import ObjectStore
+from penstock.warehouse import LoadPart, Warehouse
+
+# By which suffix a delivery's body is read, when its dataset's format is `auto`.
+_SUFFIXES = {"text/csv": ".csv", "application/x-ndjson": ".ndjson", "application/jsonl": ".ndjson"}
+
+_NO_ROWS = pa.table({ROW: pa.array([], pa.int64()), RESCUED: pa.array([], pa.string())})
+
+# Connections to the store at once; MinIO on two cores gains nothing from more.
+_FETCHERS = 8
+
+
+@dataclass(kw_only=True)
+class Report:
+    """What a run did, added up batch by batch."""
+
+    loaded: int = 0
+    rows: int = 0
+    rejected: int = 0
+    outcomes: dict[str, int] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, outcomes: Sequence[Outcome], figures: dict[str, Any]) -> None:
+        """Count a settled batch."""
+        for outcome in outcomes:
+            self.outcomes[outcome.state.value] = self.outcomes.get(outcome.state.value, 0) + 1
+            if outcome.state is State.LOADED:
+                self.loaded += 1
+                self.rows += outcome.rows
+                self.rejected += outcome.rejected
+        self.figures = formats.merge_reports(self.figures, figures)
+
+
+class Batch:
+    """The objects of one claim. The steps are called in the order in which they stand here."""
+
+    def __init__(
+        self,
+        refs: Sequence[ObjectRef],
+        *,
+        dataset: Dataset,
+        lease: Lease,
+        run: str,
+        store: ObjectStore,
+        ledger: Ledger,
+        warehouse: Warehouse,
+        landing: Landing,
+        spool: Path,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self.refs = list(refs)
+        self.outcomes: dict[int, Outcome] = {}
+        self.postponed: tuple[ObjectRef, str] | None = None
+        self._dataset = dataset
+        self._lease = lease
+        self._run = run
+        self._store = store
+        self._ledger = ledger
+        self._warehouse = warehouse
+        self._landing = landing
+        self._spool = spool
+        self._clock = clock
+        self._fetched: dict[int, Path] = {}
+        self._parts: dict[int, LoadPart] = {}
+        self._replaces: dict[int, list[ObjectRef]] = {}
+        self._names: dict[int, str] = {}
+        self._columns: dict[str, str] = {}
+
+    def fetch(self) -> int:
+        """Download every object, etag asserted; returns how many came. Objects changed meanwhile are superseded."""
+        envelopes: dict[str, bytes | Terminal | Transient] = {}
+        for ref in self.refs:
+            if ref.entry and ref.key not in envelopes:
+                envelopes[ref.key] = self._read_envelope(ref)
+        files = [ref for ref in self.refs if not ref.entry and ref.size]
+        with ThreadPoolExecutor(_FETCHERS) as pool:
+            errors = dict(zip((ref.id for ref in files), pool.map(self._download, files), strict=True))
+        for ref in self.refs:
+            if ref.entry:
+                error = self._unwrap(ref, envelopes[ref.key])
+            elif not ref.size:
+                self._end(ref, State.EMPTY, "it has 0 bytes")
+                continue
+            else:
+                error = errors[ref.id]
+            if error is None:
+                self._fetched[ref.id] = self._path(ref)
+            elif not self._give_up(ref, error):
+                break
+        return len(self._fetched)
+
+    def check(self) -> int:
+        """Parse and check what was fetched; returns the good rows. Raises DeclarationError for faulty SQL in it."""
+        if self._dataset.on_overwrite == "replace":
+            self._replaces = dict(self._ledger.work.older(self.refs))
+        good = 0
+        for ref in self.refs:
+            path = self._fetched.get(ref.id)
+            if path is None:
+                continue
+            try:
+                good += self._check_one(ref, path)
+            except DeclarationError:
+                raise
+            except Terminal as error:
+                self._end(ref, State.QUARANTINED, str(error))
+            except (pa.ArrowException, ValueError, OverflowError, RecursionError) as error:
+                self._end(ref, State.QUARANTINED, f"{type(error).__name__}: {error}")
+        for ref in self.refs:
+            outcome = self.outcomes.get(ref.id)
+            if outcome is not None and outcome.state is State.EMPTY and self._replaces.get(ref.id):
+                # Overwritten with nothing: the older generation's rows go.
+                self._add_part(ref, rows=_NO_ROWS, rejected=REJECTED.empty_table())
+        return good
+
+    def load(self) -> int:
+        """Rows and markers in one warehouse transaction; returns the rows. Raises LeaseLost, WarehouseLocked."""
+        parts = [self._parts[ref.id] for ref in self.refs if ref.id in self._parts]
+        if not parts:
+            return 0
+        result = self._warehouse.load(
+            self._dataset.name,
+            list(self._columns.items()),
+            parts,
+            token=self._lease.token,
+            run=self._run,
+            now=self._clock(),
+        )
+        rows = 0
+        for part in parts:
+            if part.ref.name in result.superseded:
+                self._end(part.ref, State.SUPERSEDED, "a newer generation of its key was loaded before it")
+                continue
+            rows += part.rows.num_rows
+            if part.ref.id not in self.outcomes:
+                self.outcomes[part.ref.id] = Outcome(
+                    ref=part.ref, state=State.LOADED, rows=part.rows.num_rows, rejected=part.rejected.num_rows
+                )
+        return rows
+
+    def settle(self) -> tuple[list[Outcome], dict[str, Any]]:
+        """Tell the ledger; returns what became of each object, and the figures of the dataset's report."""
+        outcomes = list(self.outcomes.values())
+        replaced = [old for ref_id in self._parts for old in self._replaces.get(ref_id, [])]
+        self._ledger.work.settle(self._lease, outcomes, run=self._run, replaced=replaced)
+        left = [ref for ref in self.refs if ref.id not in self.outcomes]
+        if left:
+            assert self.postponed is not None, left
+            failed, reason = self.postponed
+            self._ledger.work.give_back(self._lease, left, run=self._run, failed=failed, reason=reason)
+        changed = [o.ref.key for o in outcomes if o.state in (State.SUPERSEDED, State.MISSING) and not o.ref.entry]
+        if changed:
+            self._landing.seen(self.refs[0].bucket, changed, Via.SWEEP)
+        figures: dict[str, Any] = {}
+        for outcome in outcomes:
+            if outcome.state is State.LOADED:
+                figures = formats.merge_reports(
+                    figures, formats.report(self._parts[outcome.ref.id].rows, self._dataset)
+                )
+        return outcomes, figures
+
+    def clean(self) -> None:
+        """Remove what was downloaded."""
+        shutil.rmtree(self._spool, ignore_errors=True)
+
+    def _path(self, ref: ObjectRef) -> Path:
+        # Named by number: a key must never become a path.
+        return self._spool / str(ref.id)
+
+    def _download(self, ref: ObjectRef) -> Terminal | Transient | None:
+        try:
+            self._store.get(ref.bucket, ref.key, self._path(ref), etag=ref.etag, version_id=ref.version_id)
+        except (Terminal, Transient) as error:
+            return error
+        return None
+
+    def _read_envelope(self, ref: ObjectRef) -> bytes | Terminal | Transient:
+        try:
+            return self._store.read(ref.bucket, ref.key, etag=ref.etag, version_id=ref.version_id)
+        except (Terminal, Transient) as error:
+            return error
+
+    def _unwrap(self, ref: ObjectRef, found: bytes | Terminal | Transient) -> Terminal | Transient | None:
+        if not isinstance(found, bytes):
+            return found
+        try:
+            line = envelope.entry_line(found, ref.entry)
+            delivery = envelope.decode_line(line)
+        except Terminal as error:
+            return error
+        self._path(ref).write_bytes(line if self._dataset.format == "delivery" else delivery.body)
+        kind = delivery.content_type.partition(";")[0].strip().lower()
+        self._names[ref.id] = f"{ref.key}#{ref.entry}{_SUFFIXES.get(kind, '.json')}"
+        return None
+
+    def _give_up(self, ref: ObjectRef, error: Terminal | Transient) -> bool:
+        """Settle an object that did not come; False when nothing after it may be loaded in this batch."""
+        if isinstance(error, ObjectMissing):
+            self._end(ref, State.MISSING, "it was deleted before it was read")
+        elif isinstance(error, ObjectChanged):
+            self._end(ref, State.SUPERSEDED, "it was overwritten before it was read")
+        elif isinstance(error, Terminal):
+            self._end(ref, State.QUARANTINED, str(error))
+        else:
+            if self.postponed is None:
+                self.postponed = (ref, str(error))
+            return not self._dataset.ordered
+        return True
+
+    def _check_one(self, ref: ObjectRef, path: Path) -> int:
+        name = self._names.get(ref.id, ref.key)
+        form = formats.detect(name, self._dataset)
+        remembered = self._ledger.schemas.latest(self._dataset.name, form)
+        schema = remembered or formats.infer(path, name, self._dataset)
+        result = formats.read(path, name, self._dataset, schema)
+        if not result.total:
+            self._end(ref, State.EMPTY, "it has no records")
+            return 0
+        bad = result.rejected.num_rows
+        if not formats.verdict(result.total, bad, self._dataset.threshold):
+            self._end(
+                ref,
+                State.QUARANTINED,
+                f"{bad} of {result.total} rows are bad, and at least {self._dataset.threshold:.0%} must be good: "
+                f"{_most_common(result.rejected)}",
+                rejected=bad,
+            )
+            return 0
+        if result.schema != remembered:
+            cause = "first object" if remembered is None else "numbers widened"
+            self._ledger.schemas.remember(self._dataset.name, form, result.schema, cause=f"{cause}: {ref.name}")
+        for column, kind in result.columns:
+            if self._columns.get(column) != "DOUBLE":
+                self._columns[column] = kind
+        self._add_part(ref, rows=result.rows, rejected=result.rejected)
+        return int(result.rows.num_rows)
+
+    def _add_part(self, ref: ObjectRef, *, rows: pa.Table, rejected: pa.Table) -> None:
+        replaces = tuple(old.name for old in self._replaces.get(ref.id, []))
+        self._parts[ref.id] = LoadPart(ref=ref, rows=rows, rejected=rejected, replaces=replaces)
+
+    def _end(self, ref: ObjectRef, state: State, reason: str, *, rejected: int = 0) -> None:
+        self.outcomes[ref.id] = Outcome(ref=ref, state=state, rejected=rejected, reason=reason)
+
+
+def _most_common(rejected: pa.Table, most: int = 3) -> str:
+    counted = Counter(rejected.column("reason").to_pylist()).most_common(most + 1)
+    named = ", ".join(f"{reason} ({count})" for reason, count in counted[:most])
+    return named + (", …" if len(counted) > most else "")

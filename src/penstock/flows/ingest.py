@@ -1,0 +1,212 @@
+"""The flow that a dataset's deployment runs: what is new → claim → read → check → load → report, until nothing waits.
+
+The dataset's lease serialises runs: a second one finds it taken and ends as skipped. The heartbeat keeps the lease
+while the work goes on in threads; should it be lost all the same, the warehouse refuses the transaction by its token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import acreate_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+
+from penstock.declarations import Dataset
+from penstock.errors import DeclarationError, LeaseLost, LedgerUnavailable, Transient, WarehouseLocked
+from penstock.flows.batch import Batch, Report
+from penstock.flows.render import as_markdown
+from penstock.ledger import Ledger
+from penstock.ledger.database import utc_now
+from penstock.model import Lease
+from penstock.project import load_project
+from penstock.settings import Settings, load_settings
+from penstock.wiring import open_landing, open_ledger, open_store, open_warehouse, spool_folder
+
+log = logging.getLogger(__name__)
+
+
+@flow(name="ingest", flow_run_name="{dataset}", validate_parameters=True)
+async def ingest(dataset: str) -> dict[str, Any]:
+    """Load everything that is new for `dataset`; returns its status and counts.
+
+    `{"status": "processed", "objects": …, "rows": …, "rejected": …, …}`, or `{"status": "skipped", "reason": …}` when
+    nothing was new or another run holds the dataset.
+    """
+    settings = load_settings()
+    project = load_project(settings.project_dir, only=["flows"])
+    declared = project.dataset(dataset)
+    ledger = await asyncio.to_thread(open_ledger, settings)
+    run = str(flow_run.get_id() or "by hand")
+    lease = await asyncio.to_thread(
+        ledger.work.acquire,
+        dataset,
+        holder=f"run {run}",
+        ttl=timedelta(seconds=settings.lease_seconds),
+        max_attempts=declared.max_attempts,
+    )
+    if lease is None:
+        return {"status": "skipped", "dataset": dataset, "reason": "another run holds the dataset and takes all of it"}
+    store = open_store(settings)
+    parts = {
+        "dataset": declared,
+        "lease": lease,
+        "run": run,
+        "store": store,
+        "ledger": ledger,
+        "warehouse": open_warehouse(settings),
+        "landing": open_landing(settings, project, store, ledger),
+        "clock": utc_now,
+    }
+    began = time.monotonic()
+    try:
+        async with _heartbeat(ledger, lease, settings):
+            report = await _drain(settings, lease, ledger, parts)
+    except LeaseLost:
+        raise
+    except Exception as error:
+        await asyncio.to_thread(_let_go, ledger, lease, declared, error, run)
+        raise
+    if not report.outcomes:
+        return {"status": "skipped", "dataset": dataset, "reason": "nothing was new"}
+    seconds = round(time.monotonic() - began, 3)
+    await leave_report(dataset, report, seconds)
+    return {
+        "status": "processed",
+        "dataset": dataset,
+        "objects": report.loaded,
+        "rows": report.rows,
+        "rejected": report.rejected,
+        "outcomes": report.outcomes,
+        "report": report.figures,
+        "seconds": seconds,
+    }
+
+
+async def _drain(settings: Settings, lease: Lease, ledger: Ledger, parts: dict[str, Any]) -> Report:
+    report = Report()
+    number = 0
+    while True:
+        refs = await asyncio.to_thread(
+            ledger.work.claim,
+            lease,
+            run=parts["run"],
+            max_objects=settings.batch_objects,
+            max_bytes=settings.batch_bytes,
+        )
+        if not refs:
+            if await asyncio.to_thread(ledger.work.finish, lease):
+                return report
+            continue
+        number += 1
+        spool = spool_folder(settings) / f"{lease.dataset}-{lease.token}-{number}"
+        spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+        batch = Batch(refs, spool=spool, **parts)
+        try:
+            await read_objects(batch)
+            await check_rows(batch)
+            await load_rows(batch)
+            outcomes, figures = await asyncio.to_thread(batch.settle)
+        finally:
+            await asyncio.to_thread(batch.clean)
+        report.add(outcomes, figures)
+
+
+def _is_transient(task: Any, task_run: Any, state: Any) -> bool:
+    """Prefect asks this before it retries a task: only where a retry can help."""
+    try:
+        state.result()
+    except (Transient, OSError):
+        return True
+    except Exception:
+        log.debug("not retried: %s", state.message)
+    return False
+
+
+@task(name="read objects", cache_policy=NO_CACHE)
+async def read_objects(batch: Batch) -> int:
+    """Download the claimed objects from the store, etags asserted."""
+    count = await asyncio.to_thread(batch.fetch)
+    get_run_logger().info("read %d of %d objects", count, len(batch.refs))
+    return count
+
+
+@task(name="check rows", cache_policy=NO_CACHE)
+async def check_rows(batch: Batch) -> int:
+    """Parse the objects and check their rows."""
+    rows = await asyncio.to_thread(batch.check)
+    for outcome in batch.outcomes.values():
+        if outcome.reason:
+            get_run_logger().warning("%s is %s: %s", outcome.ref.name, outcome.state.value, outcome.reason)
+    return rows
+
+
+@task(
+    name="load rows",
+    cache_policy=NO_CACHE,
+    retries=3,
+    retry_delay_seconds=[1, 2, 4],
+    retry_condition_fn=_is_transient,
+)
+async def load_rows(batch: Batch) -> int:
+    """Write rows and markers in one warehouse transaction; the markers make a second attempt harmless."""
+    rows = await asyncio.to_thread(batch.load)
+    get_run_logger().info("loaded %d rows", rows)
+    return rows
+
+
+@task(name="report", cache_policy=NO_CACHE)
+async def leave_report(dataset: str, report: Report, seconds: float) -> None:
+    """Leave what the run did as an artifact."""
+    await acreate_markdown_artifact(
+        key=f"ingest-{dataset.replace('_', '-')}",
+        markdown=as_markdown(dataset, report, seconds),
+        description=f"What the last run of {dataset} did",
+    )
+
+
+@contextlib.asynccontextmanager
+async def _heartbeat(ledger: Ledger, lease: Lease, settings: Settings) -> AsyncIterator[None]:
+    ttl = timedelta(seconds=settings.lease_seconds)
+
+    async def beat() -> None:
+        while True:
+            await asyncio.sleep(ttl.total_seconds() / 3)
+            try:
+                await asyncio.to_thread(ledger.work.renew, lease, ttl=ttl)
+            except LedgerUnavailable as error:
+                log.warning("the lease of %s could not be renewed: %s", lease.dataset, error)
+            except LeaseLost:
+                # Not fatal here: the warehouse's token stops whatever this run still tries to write.
+                log.warning("the lease of %s is lost; another run takes over", lease.dataset)
+                return
+
+    beating = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        beating.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await beating
+
+
+def _let_go(ledger: Ledger, lease: Lease, dataset: Dataset, error: Exception, run: str) -> None:
+    """Give the claim back, so that the next run needs not wait for the lease to expire."""
+    blameless = isinstance(error, DeclarationError | WarehouseLocked | Transient)
+    try:
+        ledger.work.abandon(
+            lease,
+            reason=f"{type(error).__name__}: {error}",
+            run=run,
+            max_attempts=dataset.max_attempts,
+            blame=not blameless,
+        )
+    except (LeaseLost, LedgerUnavailable) as lost:
+        log.warning("the claim comes back when the lease expires: %s", lost)

@@ -1,0 +1,40 @@
+"""The in-memory DuckDB that reads objects: one per process, a cursor per use."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+import duckdb
+
+
+@contextmanager
+def cursor() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection of its own to the process's in-memory database; its temporary tables end with it."""
+    connection = _database(os.getpid()).cursor()
+    try:
+        # These three hold per connection, not per database.
+        connection.execute(
+            "SET TimeZone = 'UTC'; SET python_enable_replacements = false; SET enable_progress_bar = false"
+        )
+        yield connection
+    finally:
+        connection.close()
+
+
+@lru_cache(maxsize=1)
+def _database(pid: int) -> duckdb.DuckDBPyConnection:
+    # Keyed by pid: a forked child must not use its parent's threads.
+    spill = Path(tempfile.gettempdir()) / f"penstock-{pid}"
+    return duckdb.connect(
+        ":memory:",
+        config={
+            "temp_directory": str(spill),
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+        },
+    )

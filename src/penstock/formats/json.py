@@ -1,0 +1,210 @@
+"""JSON documents and NDJSON: objects flattened to columns, each addressed by its path."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from penstock.declarations import Dataset
+from penstock.errors import Unreadable
+from penstock.formats.engine import cursor
+from penstock.formats.names import json_keys, json_path, json_pointer, literal, normalised, quoted
+from penstock.formats.plain import text_file
+from penstock.formats.result import RESCUED, ROW, ReadResult
+from penstock.formats.shape import BAD, LINE, RAW, Value, shape
+from penstock.model import Column, Schema
+
+# DuckDB holds the file as one value, and a value ends at 4 GB.
+LARGEST = 2 * 1024**3
+# DuckDB's json_structure recurses: some 50,000 levels end the process.
+DEEPEST = 500
+# An object used as a map would make columns without end; beyond this nested objects stay JSON.
+MOST_COLUMNS = 1000
+
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+Keys = tuple[str, ...]
+
+
+def infer(path: Path, dataset: Dataset, *, lines: bool) -> Schema:
+    """The columns over all records; none when there is no record. Raises Unreadable."""
+    with cursor() as connection:
+        _records(connection, path, dataset, lines=lines)
+        leaves = _leaves(connection)
+        names = normalised("_".join(keys) for keys, _ in leaves)
+        columns = tuple(
+            Column(name=name, original=json_path(keys), type=dataset.columns.get(name, kind))
+            for name, (keys, kind) in zip(names, leaves, strict=True)
+        )
+        return Schema(version=1, columns=columns)
+
+
+def read(path: Path, dataset: Dataset, schema: Schema, *, lines: bool) -> ReadResult:
+    """The records as rows. Raises Unreadable."""
+    with cursor() as connection:
+        _records(connection, path, dataset, lines=lines)
+        known = {json_keys(column.original): column for column in schema.columns}
+        extra = [keys for keys, _ in _leaves(connection) if not _covered(keys, known)]
+        texts = [keys for keys, column in known.items() if column.type.upper() != "JSON"]
+        trees = [keys for keys, column in known.items() if column.type.upper() == "JSON"]
+        connection.execute(
+            f"CREATE TEMP VIEW source AS SELECT *, {_rescued(len(trees), extra)} AS {quoted(RESCUED)} FROM ("
+            f"SELECT record AS {quoted(ROW)}, line AS {quoted(LINE)}, raw AS {quoted(RAW)}, bad AS {quoted(BAD)}, "
+            f"{_extract('json_extract_string', texts)} AS texts, {_extract('json_extract', [*trees, *extra])} AS trees "
+            "FROM records)"
+        )
+        places = {keys: f"texts[{index}]" for index, keys in enumerate(texts, start=1)}
+        # A JSON null is no value.
+        places |= {keys: f"{_null_out(f'trees[{index}]')}" for index, keys in enumerate(trees, start=1)}
+        values = [
+            Value(
+                column=column,
+                expression=places[keys],
+                kind="typed" if keys in trees else "text",
+                type="JSON" if keys in trees else "VARCHAR",
+            )
+            for keys, column in known.items()
+        ]
+        return shape(connection, dataset, schema, values)
+
+
+def depth(text: str) -> int:
+    """How deep the brackets of a JSON text nest, strings left out."""
+    deepest = level = 0
+    for found in re.finditer(r"[\[{\]}]", _STRING.sub("", text)):
+        level += 1 if found[0] in "[{" else -1
+        deepest = max(deepest, level)
+    return deepest
+
+
+def _records(connection: duckdb.DuckDBPyConnection, path: Path, dataset: Dataset, *, lines: bool) -> None:
+    """Make the table `records`: number, line, raw text, the parsed `doc` or why it is `bad`."""
+    with text_file(path) as found:
+        size = found.stat().st_size
+        if size > LARGEST:
+            raise Unreadable(f"a JSON object of {size} bytes is more than the {LARGEST} that can be read at once")
+        content = found.read_bytes()
+    if lines:
+        _from_lines(connection, content)
+    else:
+        _from_document(connection, content, dataset)
+    suspects = connection.execute(
+        f"SELECT record, raw FROM records WHERE doc IS NOT NULL AND length(raw) > {2 * DEEPEST} "
+        f"AND length(raw) - length(replace(replace(raw, '[', ''), '{{', '')) > {DEEPEST}"
+    ).fetchall()
+    for record, raw in suspects:
+        if depth(raw) > DEEPEST:
+            connection.execute(
+                "UPDATE records SET doc = NULL, bad = ? WHERE record = ?",
+                [f"nested deeper than {DEEPEST} levels", record],
+            )
+
+
+def _from_lines(connection: duckdb.DuckDBPyConnection, content: bytes) -> None:
+    whole = pa.array([content], type=pa.large_binary()).cast(pa.large_string())
+    texts = pc.list_flatten(pc.split_pattern(whole, "\n"))
+    texts = pc.utf8_rtrim(texts, " \t\r")
+    numbered = pa.table({"line": pa.array(range(1, len(texts) + 1), type=pa.int64()), "raw": texts})
+    numbered = numbered.filter(pc.not_equal(texts, ""))
+    connection.register(
+        "lines", numbered.append_column("record", pa.array(range(1, numbered.num_rows + 1), pa.int64()))
+    )
+    connection.execute(
+        "CREATE TEMP TABLE records AS SELECT record, line, raw, "
+        "CASE WHEN kind = 'OBJECT' THEN raw END AS doc, "
+        "CASE WHEN kind IS NULL THEN 'not JSON' WHEN kind <> 'OBJECT' THEN 'not a JSON object' END AS bad "
+        "FROM (SELECT *, CASE WHEN json_valid(raw) THEN json_type(raw) END AS kind FROM lines)"
+    )
+    connection.unregister("lines")
+
+
+def _from_document(connection: duckdb.DuckDBPyConnection, content: bytes, dataset: Dataset) -> None:
+    connection.execute("CREATE TEMP TABLE document (doc VARCHAR)")
+    if content.strip():
+        connection.register("whole", pa.table({"doc": pa.array([content], pa.large_binary()).cast(pa.large_string())}))
+        connection.execute("INSERT INTO document FROM whole")
+        connection.unregister("whole")
+    where = "doc"
+    if connection.execute("SELECT count(*) FROM document WHERE NOT json_valid(doc)").fetchone() != (0,):
+        raise Unreadable("not a whole JSON document")
+    if dataset.records:
+        where = f"json_extract(doc, {literal(json_pointer(dataset.records.split('.')))})"
+    kinds = connection.execute(f"SELECT json_type({where}) FROM document").fetchall()
+    if kinds and kinds[0][0] not in ("ARRAY", "OBJECT"):
+        place = f"no array or object at {dataset.records!r}" if dataset.records else "neither array nor object"
+        raise Unreadable(f"the JSON document has no records: {place}")
+    each = f"unnest(json_extract({where}, '$[*]'))" if kinds and kinds[0][0] == "ARRAY" else where
+    connection.execute(f"CREATE TEMP TABLE parts AS SELECT CAST({each} AS VARCHAR) AS raw FROM document")
+    connection.execute(
+        "CREATE TEMP TABLE records AS SELECT rowid + 1 AS record, CAST(NULL AS BIGINT) AS line, raw, "
+        "CASE WHEN json_type(raw) = 'OBJECT' THEN raw END AS doc, "
+        "CASE WHEN json_type(raw) <> 'OBJECT' THEN 'not a JSON object' END AS bad FROM parts"
+    )
+    connection.execute("DROP TABLE parts; DROP TABLE document")
+
+
+def _leaves(connection: duckdb.DuckDBPyConnection) -> list[tuple[Keys, str]]:
+    """The paths of the records' values with their types; objects are walked, arrays are not."""
+    row = connection.execute(
+        "SELECT json_group_structure(CAST(doc AS JSON)) FROM records WHERE doc IS NOT NULL"
+    ).fetchone()
+    if row is None or row[0] is None:
+        return []
+    structure = json.loads(row[0])
+    if not isinstance(structure, dict):
+        return []
+    leaves = list(_walk((), structure, DEEPEST))
+    if len(leaves) > MOST_COLUMNS:
+        leaves = list(_walk((), structure, 1))
+    if len(leaves) > MOST_COLUMNS:
+        raise Unreadable(f"its records have {len(leaves)} different keys, more than {MOST_COLUMNS}")
+    return leaves
+
+
+def _walk(keys: Keys, found: dict[str, object], levels: int) -> list[tuple[Keys, str]]:
+    leaves: list[tuple[Keys, str]] = []
+    for key, inner in found.items():
+        here = (*keys, key)
+        if isinstance(inner, dict) and inner and levels > 1:
+            leaves += _walk(here, inner, levels - 1)
+        else:
+            leaves.append((here, _type(inner)))
+    return leaves
+
+
+def _type(found: object) -> str:
+    if not isinstance(found, str):
+        return "JSON"
+    # What was null everywhere takes any text later.
+    return {"UBIGINT": "BIGINT", "HUGEINT": "BIGINT", "NULL": "VARCHAR"}.get(found, found)
+
+
+def _covered(keys: Keys, known: dict[Keys, Column]) -> bool:
+    """A value is taken when it has a column, or lies inside one that holds a whole tree."""
+    return any(keys[:end] in known for end in range(1, len(keys) + 1))
+
+
+def _extract(function: str, paths: Sequence[Keys]) -> str:
+    if not paths:
+        return "CAST([] AS VARCHAR[])"
+    return f"{function}(doc, [{', '.join(literal(json_pointer(keys)) for keys in paths)}])"
+
+
+def _null_out(tree: str) -> str:
+    return f"CASE WHEN json_type({tree}) <> 'NULL' THEN {tree} END"
+
+
+def _rescued(before: int, extra: Sequence[Keys]) -> str:
+    if not extra:
+        return "CAST(NULL AS VARCHAR)"
+    places = [f"trees[{index}]" for index in range(before + 1, before + len(extra) + 1)]
+    pairs = ", ".join(f"{literal(json_path(keys))}, {place}" for keys, place in zip(extra, places, strict=True))
+    some = " OR ".join(f"json_type({place}) <> 'NULL'" for place in places)
+    # The merge with an empty object drops the nulls.
+    return f"CASE WHEN {some} THEN CAST(json_merge_patch('{{}}', json_object({pairs})) AS VARCHAR) END"

@@ -1,0 +1,71 @@
+"""Column names of a table, and how a column is addressed in its source. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+# PostgreSQL cuts identifiers at 63 bytes; a duplicate's number must still fit.
+LONGEST = 56
+
+_KEY = re.compile(r'\."((?:[^"\\]|\\.)*)"')
+
+
+def quoted(name: str) -> str:
+    """An SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """An SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def normalised(originals: Iterable[str]) -> list[str]:
+    """Table column names for source names, in order: lower case, `_` between words, unique, none of penstock's own."""
+    names: list[str] = []
+    taken: set[str] = set()
+    for original in originals:
+        base = _normal(original)
+        name, number = base, 1
+        while name in taken:
+            number += 1
+            name = f"{base}_{number}"
+        taken.add(name)
+        names.append(name)
+    return names
+
+
+def _normal(original: str) -> str:
+    plain = "".join(c for c in unicodedata.normalize("NFKD", original.lower()) if not unicodedata.combining(c))
+    name = "".join(c if c.isalnum() else " " for c in plain)
+    name = "_".join(name.split()).encode()[:LONGEST].decode(errors="ignore").strip("_")
+    if original.lower().startswith("_penstock"):
+        name = f"source_{name}"
+    if not name:
+        return "column"
+    return f"_{name}" if name[0].isdigit() else name
+
+
+def json_path(keys: Sequence[str]) -> str:
+    """How a JSON column's source is written: `$."properties"."mag"`."""
+    return "$" + "".join("." + json.dumps(key, ensure_ascii=False) for key in keys)
+
+
+def json_keys(path: str) -> tuple[str, ...]:
+    """The keys of a path that `json_path` wrote; a CSV header's name is one key, where formats mix in a dataset."""
+    if not path.startswith('$."'):
+        return (path,)
+    return tuple(json.loads(f'"{key}"') for key in _KEY.findall(path))
+
+
+def flat_name(original: str) -> str:
+    """The name under which a table-like file holds what another object of the dataset had at a JSON path."""
+    return "_".join(json_keys(original))
+
+
+def json_pointer(keys: Sequence[str]) -> str:
+    """RFC 6901. Unlike DuckDB's own paths it can address any key, `*` and the empty one too."""
+    return "".join("/" + key.replace("~", "~0").replace("/", "~1") for key in keys)

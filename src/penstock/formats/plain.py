@@ -1,0 +1,89 @@
+"""An object's bytes as a plain local file: unpacked, and checked to be text where text is expected."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from penstock.errors import Unreadable
+
+GZIP_MAGIC = b"\x1f\x8b"
+CHUNK = 4 * 1024 * 1024
+# A small gzip may unpack to anything; more than this is taken for rubbish.
+LARGEST_UNPACKED = 8 * 1024**3
+
+
+@contextmanager
+def plain_file(path: Path) -> Iterator[Path]:
+    """The file itself, or its unpacked copy when it is gzip by its first bytes. Raises Unreadable on broken gzip."""
+    with path.open("rb") as file:
+        packed = file.read(2) == GZIP_MAGIC
+    if not packed:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
+        copy = Path(folder) / "plain"
+        try:
+            with gzip.open(path, "rb") as source, copy.open("wb") as target:
+                size = 0
+                while chunk := source.read(CHUNK):
+                    size += len(chunk)
+                    if size > LARGEST_UNPACKED:
+                        raise Unreadable(f"the gzip unpacks to more than {LARGEST_UNPACKED} bytes")
+                    target.write(chunk)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise Unreadable(f"broken gzip: {error}") from None
+        yield copy
+
+
+@contextmanager
+def text_file(path: Path) -> Iterator[Path]:
+    """As `plain_file`, without byte order mark, and with one kind of line end where CRLF and LF were mixed.
+
+    Raises Unreadable unless it is UTF-8 text without NUL bytes.
+    """
+    with plain_file(path) as found:
+        with found.open("rb") as file:
+            marked, mixed = _check_text(file)
+        if not marked and not mixed:
+            yield found
+            return
+        with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
+            copy = Path(folder) / "text"
+            with found.open("rb") as source, copy.open("wb") as target:
+                source.seek(len(codecs.BOM_UTF8) if marked else 0)
+                while chunk := source.read(CHUNK):
+                    if chunk.endswith(b"\r"):
+                        chunk += source.read(1)
+                    target.write(chunk.replace(b"\r\n", b"\n") if mixed else chunk)
+            yield copy
+
+
+def _check_text(file: IO[bytes]) -> tuple[bool, bool]:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    marked, at, carriage, both, ends = False, 0, False, 0, 0
+    while True:
+        chunk = file.read(CHUNK)
+        if at == 0:
+            if chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise Unreadable("not UTF-8 text but UTF-16; save it as UTF-8")
+            marked = chunk.startswith(codecs.BOM_UTF8)
+        if (nul := chunk.find(b"\0")) >= 0:
+            raise Unreadable(f"not text: a NUL byte at byte {at + nul + 1}")
+        pending = len(decoder.getstate()[0])
+        try:
+            decoder.decode(chunk, final=not chunk)
+        except UnicodeDecodeError as error:
+            raise Unreadable(f"not UTF-8 text: {error.reason} at byte {at - pending + error.start + 1}") from None
+        if not chunk:
+            return marked, 0 < both < ends
+        both += chunk.count(b"\r\n") + (carriage and chunk.startswith(b"\n"))
+        ends += chunk.count(b"\n")
+        carriage = chunk.endswith(b"\r")
+        at += len(chunk)

@@ -1,0 +1,36 @@
+"""What reading one object gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from penstock.model import Schema
+
+ROW = "_penstock_row"
+RESCUED = "_penstock_rescued"
+
+REJECTED = pa.schema([(ROW, pa.int64()), ("line", pa.int64()), ("reason", pa.string()), ("raw", pa.string())])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadResult:
+    """One object's rows.
+
+    `rows`: the table's columns in order, then `_penstock_row` (from 1) and `_penstock_rescued` (JSON text or null).
+    `columns`: name and DuckDB type of the table's columns, without penstock's own two; Arrow shows JSON as text.
+    `rejected`: `_penstock_row`, `line` (null where unknown), `reason`, `raw`.
+    `total`: records seen, good and bad. `schema`: the one that was given, or a widened copy of it.
+    """
+
+    rows: pa.Table
+    columns: tuple[tuple[str, str], ...]
+    rejected: pa.Table
+    total: int
+    schema: Schema
+
+
+def verdict(total: int, rejected: int, threshold: float) -> bool:
+    """Whether the share of good rows reaches the threshold (0 to 1); an object without rows does."""
+    return total == 0 or (total - rejected) / total >= threshold

@@ -1,0 +1,124 @@
+"""The few calls to Prefect's HTTP API that the relay makes. No import of Prefect: the relay stays small.
+
+Sources: `POST /api/events` (an event's fields as in Prefect's `Event` model), `GET /api/deployments/name/…`,
+`POST /api/deployments/{id}/create_flow_run`, `POST /api/automations/filter`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import httpx
+
+from penstock.errors import PrefectUnavailable
+from penstock.model import OutboxEvent
+
+# Prefect answers 204 to an event over 1.5 MB and drops it; stay well under.
+LARGEST_EVENT = 1_000_000
+
+
+# A page of `POST /api/automations/filter`.
+_PAGE = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """How a deployment can be woken: its id (None: there is none), and the automations that run it."""
+
+    deployment: str | None
+    automation: Literal["enabled", "paused", "none"]
+
+
+class PrefectApi:
+    """A Prefect server, over HTTP. Raises PrefectUnavailable whenever it does not do what was asked."""
+
+    def __init__(self, url: str, auth: str, *, transport: httpx.BaseTransport | None = None) -> None:
+        headers = {"Authorization": "Basic " + base64.b64encode(auth.encode()).decode()} if auth else {}
+        self._client = httpx.Client(base_url=url, headers=headers, timeout=10.0, transport=transport)
+
+    def post_events(self, found: Sequence[OutboxEvent]) -> None:
+        """Emit events; returning means that the server took them."""
+        self._send("POST", "/events", [_wire(event) for event in found])
+
+    def reach(self, *, flow: str, deployment: str) -> Reach:
+        """How a deployment can be woken: whether it exists, and whether an enabled automation runs it."""
+        found = self._call("GET", f"/deployments/name/{flow}/{deployment}")
+        if found.status_code == httpx.codes.NOT_FOUND:
+            return Reach(deployment=None, automation="none")
+        deployment_id = str(self._checked(found)["id"])
+        enabled = [
+            automation["enabled"]
+            for automation in self._automations()
+            if any(action.get("deployment_id") == deployment_id for action in automation["actions"])
+        ]
+        if not enabled:
+            return Reach(deployment=deployment_id, automation="none")
+        return Reach(deployment=deployment_id, automation="enabled" if any(enabled) else "paused")
+
+    def create_run(self, deployment_id: str, *, idempotency_key: str, reason: str) -> str:
+        """Create a run of a deployment and return its id; the same key again is the same run."""
+        run = self._send(
+            "POST",
+            f"/deployments/{deployment_id}/create_flow_run",
+            {
+                "idempotency_key": idempotency_key,
+                "tags": ["penstock:fallback"],
+                "state": {"type": "SCHEDULED", "message": reason},
+            },
+        )
+        return str(run["id"])
+
+    def is_up(self) -> bool:
+        """Whether the server answers its health check."""
+        try:
+            self._send("GET", "/health")
+        except PrefectUnavailable:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _automations(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        while True:
+            page = self._send("POST", "/automations/filter", {"limit": _PAGE, "offset": len(found)})
+            found += page
+            if len(page) < _PAGE:
+                return found
+
+    def _send(self, method: str, path: str, body: Any = None) -> Any:
+        return self._checked(self._call(method, path, body))
+
+    def _call(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        try:
+            return self._client.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            raise PrefectUnavailable(f"Prefect's server does not answer: {type(error).__name__}: {error}") from error
+
+    def _checked(self, response: httpx.Response) -> Any:
+        if response.is_error:
+            raise PrefectUnavailable(
+                f"Prefect's server answered {response.status_code} to {response.request.method} "
+                f"{response.request.url.path}"
+            )
+        return response.json() if response.content else None
+
+
+def _wire(event: OutboxEvent) -> dict[str, Any]:
+    payload = event.payload
+    if len(json.dumps(payload)) > LARGEST_EVENT:
+        payload = {"penstock": "the payload was larger than Prefect takes; ask `penstock why`"}
+    return {
+        "id": event.id,
+        "occurred": event.occurred_at.isoformat(),
+        "event": event.name,
+        "resource": event.resource,
+        "related": event.related,
+        "payload": payload,
+    }

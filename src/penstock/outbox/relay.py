@@ -1,0 +1,162 @@
+"""The relay: sends wake-ups and events to Prefect, and keeps sending until they are answered or accepted.
+
+Wake-ups have a lane of their own and go first. One that no run answers is sent again with a new attempt; after
+`DIRECT_AFTER` attempts the relay creates the run itself, unless the automation was paused or removed on purpose.
+Two relays at once do no harm: taking a wake-up is one statement, and ids are derived from the content.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+
+from penstock import events
+from penstock.errors import LedgerUnavailable, PrefectUnavailable
+from penstock.ledger import Ledger
+from penstock.ledger.wakeups import WakeUp
+from penstock.model import OutboxEvent
+from penstock.outbox.prefect_api import Reach
+
+log = logging.getLogger(__name__)
+
+DIRECT_AFTER = 3
+BATCH = 200
+FLOW = "ingest"
+
+
+class Server(Protocol):
+    """What the relay needs of a Prefect server; `PrefectApi` is the real one."""
+
+    def post_events(self, found: list[OutboxEvent]) -> None:
+        """Emit events; returning means that the server took them."""
+
+    def reach(self, *, flow: str, deployment: str) -> Reach:
+        """How a deployment can be woken."""
+
+    def create_run(self, deployment_id: str, *, idempotency_key: str, reason: str) -> str:
+        """Create a run of a deployment; the same key again is the same run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass:
+    """What one pass of the relay did."""
+
+    wakeups: int = 0
+    direct: int = 0
+    events: int = 0
+
+
+class Relay:
+    """One pass is `run_once`; `run` repeats it until told to stop."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        server: Server,
+        *,
+        project: str,
+        unanswered_after: timedelta,
+        retry_after: timedelta = timedelta(seconds=2),
+    ) -> None:
+        self._ledger = ledger
+        self._server = server
+        self._project = project
+        self._unanswered_after = unanswered_after
+        self._retry_after = retry_after
+
+    def run_once(self) -> Pass:
+        """Send what is due. Raises PrefectUnavailable or LedgerUnavailable; nothing is lost by it."""
+        woken, direct = self._wake()
+        sent = 0
+        while batch := self._ledger.outbox.unsent(BATCH):
+            self._server.post_events(batch)
+            self._ledger.outbox.sent([event.row for event in batch])
+            sent += len(batch)
+            more_woken, more_direct = self._wake()
+            woken, direct = woken + more_woken, direct + more_direct
+        return Pass(wakeups=woken, direct=direct, events=sent)
+
+    def run(
+        self,
+        stop: threading.Event,
+        *,
+        interval: timedelta = timedelta(milliseconds=100),
+        find_every: timedelta = timedelta(seconds=1),
+        monotonic: Callable[[], float],
+    ) -> None:
+        """Repeat `run_once`; while a server is away it waits, says so once, and goes on when it is back."""
+        away = False
+        look_at = monotonic()
+        while not stop.is_set():
+            pause = interval
+            try:
+                if monotonic() >= look_at:
+                    self._ledger.wakeups.find()
+                    look_at = monotonic() + find_every.total_seconds()
+                done = self.run_once()
+            except (PrefectUnavailable, LedgerUnavailable) as error:
+                if not away:
+                    log.warning("%s; arrivals go on being recorded, and are sent when it is back", error)
+                away, pause = True, self._retry_after
+            else:
+                if away:
+                    log.info("the relay goes on")
+                away = False
+                if done.wakeups or done.events:
+                    log.debug("relayed %s", done)
+            stop.wait(pause.total_seconds())
+
+    def _wake(self) -> tuple[int, int]:
+        due = self._ledger.wakeups.take_due(again_after=self._unanswered_after)
+        direct = 0
+        try:
+            ordinary = [wakeup for wakeup in due if wakeup.attempt <= DIRECT_AFTER]
+            if ordinary:
+                self._server.post_events([self._event(wakeup) for wakeup in ordinary])
+            for wakeup in due:
+                if wakeup.attempt > DIRECT_AFTER:
+                    direct += self._run_directly(wakeup)
+        except PrefectUnavailable:
+            for wakeup in due:
+                self._ledger.wakeups.not_sent(wakeup, again_after=self._retry_after)
+            raise
+        return len(due), direct
+
+    def _run_directly(self, wakeup: WakeUp) -> bool:
+        deployment = events.deployment_name(self._project, wakeup.dataset)
+        reach = self._server.reach(flow=FLOW, deployment=deployment)
+        if reach.deployment is None:
+            note = f"the deployment {FLOW}/{deployment} does not exist; create it with: penstock apply"
+        elif reach.automation == "paused":
+            note = "its automation is paused; enable it to load what waits"
+        elif reach.automation == "none":
+            note = "no automation runs its deployment; create it with: penstock apply"
+        else:
+            reason = f"wake-up {wakeup.id} had no answer after {DIRECT_AFTER} attempts"
+            run = self._server.create_run(
+                reach.deployment,
+                idempotency_key=events.event_id(self._project, "run", wakeup.id, wakeup.asked_at, wakeup.attempt),
+                reason=reason,
+            )
+            self._ledger.wakeups.explain(wakeup, f"{reason}; the relay created the run {run} itself")
+            log.warning("%s: %s; created the run %s directly", wakeup.dataset, reason, run)
+            return True
+        if wakeup.note != note:
+            log.warning("%s waits: %s", wakeup.dataset, note)
+            self._ledger.wakeups.explain(wakeup, note)
+        return False
+
+    def _event(self, wakeup: WakeUp) -> OutboxEvent:
+        return OutboxEvent(
+            row=0,
+            id=events.event_id(self._project, events.DATASET_PENDING, wakeup.id, wakeup.asked_at, wakeup.attempt),
+            name=events.DATASET_PENDING,
+            resource=events.dataset_resource(self._project, wakeup.dataset),
+            related=[],
+            payload={"dataset": wakeup.dataset, "wakeup": wakeup.id, "attempt": wakeup.attempt},
+            occurred_at=wakeup.asked_at,
+        )

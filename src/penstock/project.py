@@ -1,0 +1,144 @@
+"""Loads a project's four folders: sorted, explicit exports, errors that name the file.
+
+`flows/*.py` export `DATASET`, `sensors/*.py` export `SENSOR`, `webhook/*.py` export `SOURCE`
+(`app.py` excepted), `automations/*.py` export `AUTOMATIONS`. Files that begin with `_` are the project's own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from penstock.declarations import Bucket, Dataset, Folder, Source
+from penstock.errors import DeclarationError
+
+FOLDERS = ("flows", "sensors", "webhook", "automations")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """What a project declares. `automations` are those of `penstock.automations`, a room above: untyped here."""
+
+    root: Path
+    datasets: tuple[Dataset, ...]
+    folders: tuple[Folder, ...]
+    buckets: tuple[Bucket, ...]
+    sources: tuple[Source, ...]
+    automations: tuple[Any, ...] = ()
+
+    def dataset(self, name: str) -> Dataset:
+        """The dataset of that name. Raises DeclarationError naming those that there are."""
+        for dataset in self.datasets:
+            if dataset.name == name:
+                return dataset
+        raise DeclarationError(f"no dataset {name!r}; there are: {', '.join(d.name for d in self.datasets) or 'none'}")
+
+    def source(self, name: str) -> Source:
+        """The source of that name. Raises DeclarationError naming those that there are."""
+        for source in self.sources:
+            if source.name == name:
+                return source
+        raise DeclarationError(f"no source {name!r}; there are: {', '.join(s.name for s in self.sources) or 'none'}")
+
+
+def load_project(root: Path, *, only: Sequence[str] = FOLDERS) -> Project:
+    """Import the project's files and check them together. Raises DeclarationError naming the file.
+
+    `only` names the folders to import: a run needs `flows` alone. The root goes on `sys.path`, so path equals import
+    name.
+    """
+    root = root.resolve()
+    if not (root / "flows").is_dir():
+        raise DeclarationError(f"{root} is no penstock project: it has no folder flows/. Give one with --project DIR")
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    datasets: list[Dataset] = []
+    sensors: list[Folder | Bucket] = []
+    sources: list[Source] = []
+    automations: list[Any] = []
+    if "flows" in only:
+        for path, module in _modules(root, "flows"):
+            datasets += _exported(path, module, "DATASET", Dataset)
+    if "sensors" in only:
+        for path, module in _modules(root, "sensors"):
+            sensors += _exported(path, module, "SENSOR", (Folder, Bucket))
+    if "webhook" in only:
+        for path, module in _modules(root, "webhook"):
+            if path.name != "app.py":
+                sources += _exported(path, module, "SOURCE", Source)
+    if "automations" in only:
+        for path, module in _modules(root, "automations"):
+            for found in _exported(path, module, "AUTOMATIONS", (list, tuple)):
+                automations += found
+    _check_together(datasets, sources if "flows" in only else [])
+    return Project(
+        root=root,
+        datasets=tuple(datasets),
+        folders=tuple(sensor for sensor in sensors if isinstance(sensor, Folder)),
+        buckets=tuple(sensor for sensor in sensors if isinstance(sensor, Bucket)),
+        sources=tuple(sources),
+        automations=tuple(automations),
+    )
+
+
+def _modules(root: Path, folder: str) -> list[tuple[Path, ModuleType]]:
+    found = []
+    for path in sorted((root / folder).glob("*.py")):
+        if path.name.startswith("_"):
+            continue
+        name = f"{folder}.{path.stem}"
+        shown = path.relative_to(root)
+        try:
+            module = importlib.import_module(name)
+        except DeclarationError as error:
+            raise DeclarationError(f"{_where(path, shown)}: {error}") from error
+        except Exception as error:
+            raise DeclarationError(f"{_where(path, shown)}: {type(error).__name__}: {error}") from error
+        if Path(module.__file__ or "").resolve() != path.resolve():
+            raise DeclarationError(
+                f"{shown} cannot be imported as {name}: {module.__file__} has that name already. Rename one of them"
+            )
+        found.append((shown, module))
+    return found
+
+
+def _where(path: Path, shown: Path) -> str:
+    frames = traceback.extract_tb(sys.exc_info()[2])
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    return f"{shown}:{lines[-1]}" if lines else str(shown)
+
+
+def _exported(path: Path, module: ModuleType, name: str, kind: type[Any] | tuple[type[Any], ...]) -> list[Any]:
+    if not hasattr(module, name):
+        raise DeclarationError(f"{path} exports no {name}; a file that is none of penstock's begins with _")
+    value = getattr(module, name)
+    if not isinstance(value, kind):
+        wanted = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+        raise DeclarationError(f"{path}: {name} is a {type(value).__name__}, not a {wanted}")
+    return [value]
+
+
+def _check_together(datasets: Sequence[Dataset], sources: Sequence[Source]) -> None:
+    for index, one in enumerate(datasets):
+        for other in datasets[index + 1 :]:
+            if one.name == other.name:
+                raise DeclarationError(f"two files in flows/ declare the dataset {one.name}")
+            if one.prefix.startswith(other.prefix) or other.prefix.startswith(one.prefix):
+                raise DeclarationError(
+                    f"datasets {one.name} and {other.name} overlap: {one.prefix!r} and {other.prefix!r}; "
+                    "an object belongs to one dataset"
+                )
+    names = {dataset.name for dataset in datasets}
+    seen: set[str] = set()
+    for source in sources:
+        if source.name in seen:
+            raise DeclarationError(f"two files in webhook/ declare the source {source.name}")
+        seen.add(source.name)
+        if source.dataset not in names:
+            raise DeclarationError(f"source {source.name} feeds the dataset {source.dataset!r}, which flows/ lacks")

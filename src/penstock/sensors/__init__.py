@@ -1,0 +1,1 @@
+"""The sensors: what sees that a file or an object is there."""

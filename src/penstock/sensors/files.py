@@ -1,0 +1,103 @@
+"""What the folder sensor asks the operating system about a file of the inbox."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from penstock.errors import Refused
+from penstock.sensors.settle import Print, Writer, is_temporary
+
+# What F_SETLEASE answers where leases are not to be had: another's file, a file system without them.
+_CANNOT_TELL = frozenset({errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading without following a symlink. Raises Refused for what is no regular file."""
+    try:
+        # O_NONBLOCK: a FIFO without a writer must not hang the sensor.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise Refused(
+                "it is a symlink, and only files that lie in the inbox are read: copy the file here"
+            ) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise Refused("it is no regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def fingerprint(file: BinaryIO) -> Print:
+    """What the open file is now."""
+    found = os.fstat(file.fileno())
+    return Print(inode=found.st_ino, size=found.st_size, mtime_ns=found.st_mtime_ns)
+
+
+def fingerprint_at(path: Path) -> Print | None:
+    """What lies at the path now, symlinks not followed; None: nothing."""
+    try:
+        found = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return Print(inode=found.st_ino, size=found.st_size, mtime_ns=found.st_mtime_ns)
+
+
+def writer_of(file: BinaryIO) -> Writer:
+    """Whether anybody has the file open for writing: a read lease is granted only when nobody has."""
+    try:
+        fcntl.fcntl(file.fileno(), fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError as error:
+        if error.errno == errno.EAGAIN:
+            return Writer.SOME
+        if error.errno in _CANNOT_TELL:
+            return Writer.UNKNOWN
+        raise
+    fcntl.fcntl(file.fileno(), fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return Writer.NONE
+
+
+def walk(root: Path, below: Path | None = None) -> Iterator[Path]:
+    """Every entry under the inbox that could be meant for penstock, sorted within its folder; symlinks are entries.
+
+    Temporary names, and folders with such names, are passed over. A folder that vanishes meanwhile is no error.
+    """
+    pending = [below or root]
+    while pending:
+        folder = pending.pop()
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for entry in entries:
+            if is_temporary(entry.name):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                pending.append(Path(entry.path))
+            else:
+                yield Path(entry.path)
+
+
+def key_of(root: Path, path: Path) -> str:
+    """The object key of a file: its path below the inbox. Raises Refused when that cannot be an S3 key."""
+    key = path.relative_to(root).as_posix()
+    try:
+        encoded = key.encode()
+    except UnicodeEncodeError:
+        raise Refused("its name is not UTF-8, which an S3 key must be: rename it") from None
+    if len(encoded) > 1024:
+        raise Refused("its path is longer than the 1,024 bytes an S3 key may have: shorten it")
+    if any(character < " " or character == "\x7f" for character in key) or "\\" in key:
+        raise Refused("its name holds a control character or a backslash: rename it")
+    return key
+
+
+def printable(root: Path, path: Path) -> str:
+    """The path below the inbox in a form that can be stored and shown, whatever its bytes are."""
+    return os.fsencode(path.relative_to(root)).decode(errors="backslashreplace")

@@ -1,0 +1,296 @@
+"""The folder sensor: a finished file of the inbox goes to the bucket under the same path, once.
+
+inotify is a hint; the scan at start and every interval is the truth. One thread decides and uploads, so the store's
+pace is the sensor's pace, and what waits is bounded: beyond that a scan finds it again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from watchdog.events import (
+    DirCreatedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
+from watchdog.observers.polling import PollingObserver
+
+from penstock.declarations import Folder
+from penstock.errors import FileChanged, Refused, Transient
+from penstock.landing import Landing
+from penstock.ledger.arrivals import Arrivals, FileMark
+from penstock.model import Via
+from penstock.sensors import files
+from penstock.sensors.settle import Print, Verdict, Writer, is_temporary, judge, next_look
+
+log = logging.getLogger(__name__)
+
+ARCHIVE = ".archive"
+_MOST_WAITING = 20_000
+_BATCH = 500
+_PAUSE = 1.0
+
+
+@dataclass(kw_only=True)
+class _Waiting:
+    due: float
+    looks: int = 0
+    seen: Print | None = None
+    still_since: float = 0.0
+
+
+@dataclass(kw_only=True)
+class _Queue:
+    """Paths to look at, each once; thread-safe."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    ready: threading.Event = field(default_factory=threading.Event)
+    waiting: dict[Path, _Waiting] = field(default_factory=dict)
+    overflowed: bool = False
+
+
+class FolderSensor:
+    """Watches one folder. `offer` and `scan` feed it, `run_once` works off what is due, `run` does all of it."""
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        landing: Landing,
+        arrivals: Arrivals,
+        declared: Folder,
+        monotonic: Callable[[], float],
+        wall: Callable[[], float],
+        writer_of: Callable[..., Writer] = files.writer_of,
+    ) -> None:
+        self.root = root
+        self._landing = landing
+        self._arrivals = arrivals
+        self._declared = declared
+        self._monotonic = monotonic
+        self._wall = wall
+        self._writer_of = writer_of
+        self._queue = _Queue()
+        self._unavailable = False
+
+    def offer(self, path: Path) -> None:
+        """Something happened to a path: look at it now."""
+        if any(is_temporary(part) for part in path.relative_to(self.root).parts):
+            return
+        with self._queue.lock:
+            if len(self._queue.waiting) >= _MOST_WAITING and path not in self._queue.waiting:
+                self._queue.overflowed = True
+                return
+            known = self._queue.waiting.get(path)
+            if known is None:
+                self._queue.waiting[path] = _Waiting(due=self._monotonic())
+            else:
+                known.due = self._monotonic()
+        self._queue.ready.set()
+
+    def scan(self, below: Path | None = None) -> int:
+        """Offer every file that the ledger does not know as it is; returns how many events had missed."""
+        offered = 0
+        batch: list[Path] = []
+        for path in files.walk(self.root, below):
+            batch.append(path)
+            if len(batch) == _BATCH:
+                offered += self._offer_changed(batch)
+                batch = []
+        return offered + self._offer_changed(batch)
+
+    def run_once(self) -> int:
+        """Look at every path that is due; returns how many new objects were recorded."""
+        now = self._monotonic()
+        with self._queue.lock:
+            due = sorted(
+                (path for path, waiting in self._queue.waiting.items() if waiting.due <= now),
+                key=lambda path: self._queue.waiting[path].due,
+            )
+            self._queue.ready.clear()
+        recorded = 0
+        for path in due:
+            try:
+                recorded += self._look(path)
+            except Transient as error:
+                if not self._unavailable:
+                    log.warning("%s; files stay in the inbox until it is back", error)
+                self._unavailable = True
+                self._later(path, _PAUSE)
+                break
+            except OSError as error:
+                log.warning("%s cannot be read: %s; it is tried again", files.printable(self.root, path), error)
+                self._later(path, _PAUSE * 5)
+            else:
+                if self._unavailable:
+                    log.info("the folder sensor goes on")
+                self._unavailable = False
+        return recorded
+
+    def run(self, stop: threading.Event, *, scan_every: float) -> None:
+        """Watch until `stop` is set."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        observer: BaseObserver = PollingObserver() if self._declared.polling else Observer()
+        observer.schedule(_Hints(self), str(self.root), recursive=True)
+        observer.start()
+        try:
+            next_scan = self._monotonic()
+            while not stop.is_set():
+                if self._monotonic() >= next_scan or (self._queue.overflowed and not self._queue.waiting):
+                    self._queue.overflowed = False
+                    self._scan_safely()
+                    next_scan = self._monotonic() + scan_every
+                self.run_once()
+                self._queue.ready.wait(self._until_due())
+        finally:
+            observer.stop()
+            observer.join()
+
+    def _scan_safely(self) -> None:
+        try:
+            self.scan()
+        except (Transient, OSError) as error:
+            log.warning("the inbox could not be scanned: %s; it is tried again", error)
+
+    def _until_due(self) -> float:
+        with self._queue.lock:
+            dues = [waiting.due for waiting in self._queue.waiting.values()]
+        # At most half a second, so that `stop` is seen.
+        return min(0.5, max(0.0, min(dues, default=self._monotonic() + 1) - self._monotonic()))
+
+    def _offer_changed(self, batch: list[Path]) -> int:
+        marks = self._arrivals.file_marks([files.printable(self.root, path) for path in batch])
+        offered = 0
+        for path in batch:
+            mark = marks.get(files.printable(self.root, path))
+            found = files.fingerprint_at(path)
+            if found is not None and (mark is None or _print_of(mark) != found or not mark.etag):
+                self.offer(path)
+                offered += 1
+        return offered
+
+    def _look(self, path: Path) -> int:
+        try:
+            with files.open_regular(path) as file:
+                return self._take(path, file)
+        except FileChanged:
+            self._later(path, 0.0)
+        except (FileNotFoundError, NotADirectoryError):
+            self._gone(path)
+        except IsADirectoryError:
+            self._done(path)
+        except Refused as error:
+            self._refuse(path, error)
+        return 0
+
+    def _take(self, path: Path, file: BinaryIO) -> int:
+        found = files.fingerprint(file)
+        shown = files.printable(self.root, path)
+        mark = self._arrivals.file_marks([shown]).get(shown)
+        if mark is not None and mark.etag and _print_of(mark) == found:
+            self._done(path)
+            return 0
+        if self._judge(path, self._writer_of(file), found) is Verdict.WAIT:
+            return 0
+        key = files.key_of(self.root, path)
+        new = self._landing.put_file(key, file, found.size, unchanged=lambda: self._mark_if_unchanged(path, key, found))
+        if mark is not None and not mark.etag:
+            self._arrivals.forget_refusal(shown)
+        if self._mark_if_unchanged(path, key, found) is None:
+            self._later(path, 0.0)
+        else:
+            self._done(path)
+            self._dispose(path, key, found)
+        return int(new)
+
+    def _judge(self, path: Path, writer: Writer, found: Print) -> Verdict:
+        now = self._monotonic()
+        with self._queue.lock:
+            waiting = self._queue.waiting.setdefault(path, _Waiting(due=now))
+            if waiting.seen != found:
+                waiting.still_since = now
+            before, waiting.seen = waiting.seen, found
+            verdict = judge(
+                writer=writer,
+                age=self._wall() - found.mtime_ns / 1e9,
+                now=found,
+                before=before,
+                still_for=now - waiting.still_since,
+                settle=self._declared.settle.total_seconds(),
+            )
+            if verdict is Verdict.WAIT:
+                waiting.looks += 1
+                waiting.due = now + next_look(waiting.looks)
+        return verdict
+
+    def _mark_if_unchanged(self, path: Path, key: str, found: Print) -> FileMark | None:
+        if files.fingerprint_at(path) != found:
+            return None
+        return FileMark(path=key, inode=found.inode, size=found.size, mtime_ns=found.mtime_ns)
+
+    def _refuse(self, path: Path, reason: Refused) -> None:
+        shown = files.printable(self.root, path)
+        found = files.fingerprint_at(path)
+        if found is not None:
+            mark = FileMark(path=shown, inode=found.inode, size=found.size, mtime_ns=found.mtime_ns)
+            if self._arrivals.refuse(shown, str(reason), mark=mark, via=Via.FOLDER):
+                log.warning("%s is refused: %s", shown, reason)
+        self._done(path)
+
+    def _gone(self, path: Path) -> None:
+        shown = files.printable(self.root, path)
+        self._arrivals.forget_refusal(shown)
+        self._arrivals.forget_file(shown)
+        self._done(path)
+
+    def _dispose(self, path: Path, key: str, found: Print) -> None:
+        """What `after` says, only for a file that is still what was recorded."""
+        if self._declared.after == "keep" or files.fingerprint_at(path) != found:
+            return
+        if self._declared.after == "delete":
+            path.unlink()
+        else:
+            target = self.root / ARCHIVE / f"{key}.{found.mtime_ns}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
+        self._arrivals.forget_file(key)
+
+    def _later(self, path: Path, seconds: float) -> None:
+        with self._queue.lock:
+            self._queue.waiting.setdefault(path, _Waiting(due=0.0)).due = self._monotonic() + seconds
+
+    def _done(self, path: Path) -> None:
+        with self._queue.lock:
+            self._queue.waiting.pop(path, None)
+
+
+def _print_of(mark: FileMark) -> Print:
+    return Print(inode=mark.inode, size=mark.size, mtime_ns=mark.mtime_ns)
+
+
+class _Hints(FileSystemEventHandler):
+    """watchdog's thread: passes paths on and decides nothing."""
+
+    def __init__(self, sensor: FolderSensor) -> None:
+        self._sensor = sensor
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        path = event.dest_path if isinstance(event, FileMovedEvent | DirMovedEvent) else event.src_path
+        found = Path(path if isinstance(path, str) else path.decode(errors="surrogateescape"))
+        if isinstance(event, FileClosedEvent | FileCreatedEvent | FileMovedEvent | FileModifiedEvent):
+            self._sensor.offer(found)
+        elif isinstance(event, DirCreatedEvent | DirMovedEvent):
+            for inner in files.walk(self._sensor.root, found):
+                self._sensor.offer(inner)

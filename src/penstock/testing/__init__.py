@@ -1,0 +1,1 @@
+"""Doubles, and the conformance suites that the real parts pass too."""

@@ -1,0 +1,92 @@
+"""What every warehouse does. `tests/conformance/test_warehouse.py` is its suite.
+
+Errors: WarehouseLocked (transient: somebody else holds it), LeaseLost (a greater token is there; nothing was written).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from penstock.model import ObjectRef
+
+OBJECT = "_penstock_object"
+ROW = "_penstock_row"
+LOADED_AT = "_penstock_loaded_at"
+RESCUED = "_penstock_rescued"
+MARKERS = "_penstock_objects"
+FENCES = "_penstock_fences"
+REPLACED = "_penstock_replaced"
+REJECTED_SUFFIX = "__rejected"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadPart:
+    """What one object brings.
+
+    `rows`: the table's columns, `_penstock_row`, `_penstock_rescued`; `rejected`: `_penstock_row`, line, reason, raw.
+    `replaces`: names (`bucket/key@generation`) of generations whose rows and markers go in the same transaction. The
+    warehouse remembers them, so that a late load of one of them does not bring it back.
+    """
+
+    ref: ObjectRef
+    rows: pa.Table
+    rejected: pa.Table
+    replaces: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadResult:
+    """Names of the objects that were loaded now, and of those whose marker was there `already`.
+
+    `superseded` were not loaded because a later generation replaced them, before or in this load.
+    """
+
+    loaded: tuple[str, ...]
+    already: tuple[str, ...]
+    superseded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryResult:
+    """A query's answer; `truncated` when there were more than `limit` rows."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+    truncated: bool
+
+
+class Warehouse(Protocol):
+    """Where rows land, exactly once."""
+
+    def fence(self, dataset: str, token: int) -> None:
+        """Write the greater token of a new holder. Raises LeaseLost when a greater one is there."""
+
+    def load(
+        self,
+        dataset: str,
+        schema_columns: Sequence[tuple[str, str]],
+        parts: Sequence[LoadPart],
+        *,
+        token: int,
+        run: str,
+        now: datetime,
+    ) -> LoadResult:
+        """One transaction: all parts without a marker, or nothing. Raises LeaseLost, having written nothing.
+
+        `schema_columns` are (name, DuckDB type) of the table's own columns. The table is made, gets columns it lacks
+        (NULL in older rows), and a BIGINT column becomes DOUBLE when the schema says so.
+        """
+
+    def markers(self, names: Sequence[str]) -> set[str]:
+        """Those of `names` whose objects were loaded."""
+
+    def query(self, sql: str, *, limit: int, seconds: float = 30) -> QueryResult:
+        """Read only, and nothing outside the warehouse. Raises QueryRefused, or QueryTooLong after `seconds`."""
+
+    def count(self, dataset: str) -> int:
+        """Rows in the dataset's table; 0 when there is none yet."""

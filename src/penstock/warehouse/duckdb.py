@@ -1,0 +1,347 @@
+"""The DuckDB warehouse: one file, opened for the load only.
+
+DuckDB lets one process hold the file. Users therefore queue on `<path>.lock` (flock: the kernel releases it when its
+holder dies) before they open it. Lock and file are never held idle. There are no primary keys and no indexes: DuckDB's
+indexes have open corruption bugs, and the single writer under the lock needs none.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+from filelock import FileLock, Timeout
+
+from penstock.errors import LeaseLost, QueryRefused, QueryTooLong, WarehouseLocked
+from penstock.warehouse.base import (
+    FENCES,
+    LOADED_AT,
+    MARKERS,
+    OBJECT,
+    REJECTED_SUFFIX,
+    REPLACED,
+    RESCUED,
+    ROW,
+    LoadPart,
+    LoadResult,
+    QueryResult,
+)
+
+_PID = re.compile(r"PID (\d+)")
+_HELD = re.compile(r"Could not set lock|Conflicting lock|already open", re.IGNORECASE)
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
+
+_OWN_TABLES = f"""
+CREATE TABLE IF NOT EXISTS {FENCES} (dataset VARCHAR, token BIGINT);
+CREATE TABLE IF NOT EXISTS {MARKERS} (object VARCHAR, dataset VARCHAR, rows BIGINT, rejected BIGINT, token BIGINT,
+    run VARCHAR, loaded_at TIMESTAMPTZ);
+CREATE TABLE IF NOT EXISTS {REPLACED} (object VARCHAR, dataset VARCHAR, by_object VARCHAR);
+"""
+
+
+class DuckDBWarehouse:
+    """The warehouse in the DuckDB file `path`; `wait_seconds` is how long a foreign holder is waited for."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wait_seconds: float = 60,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.path = path
+        self._clock = clock
+        self._pause = pause
+        self._wait_seconds = wait_seconds
+
+    def fence(self, dataset: str, token: int) -> None:
+        """Write the greater token; see `Warehouse`."""
+        with self._transaction() as connection:
+            _take_token(connection, dataset, token)
+
+    def load(
+        self,
+        dataset: str,
+        schema_columns: Sequence[tuple[str, str]],
+        parts: Sequence[LoadPart],
+        *,
+        token: int,
+        run: str,
+        now: datetime,
+    ) -> LoadResult:
+        """All new parts in one transaction; see `Warehouse`."""
+        names = [part.ref.name for part in parts]
+        with self._transaction() as connection:
+            _take_token(connection, dataset, token)
+            there = _markers(connection, names)
+            new = [part for part in parts if part.ref.name not in there]
+            replaced = _replaced(connection, names) | {name for part in new for name in part.replaces}
+            fresh = {part.ref.name: part for part in new if part.ref.name not in replaced}
+            if fresh:
+                _prepare(connection, dataset, schema_columns)
+                for part in fresh.values():
+                    _replace(connection, dataset, part)
+                _insert(connection, dataset, schema_columns, list(fresh.values()), now)
+                _mark(connection, dataset, list(fresh.values()), token, run, now)
+        return LoadResult(
+            loaded=tuple(fresh),
+            already=tuple(name for name in names if name in there),
+            superseded=tuple(name for name in names if name in replaced and name not in there),
+        )
+
+    def markers(self, names: Sequence[str]) -> set[str]:
+        """Those of `names` that were loaded."""
+        if not names or not self.path.exists():
+            return set()
+        with self._opened(read_only=True) as connection:
+            return _markers(connection, names)
+
+    def count(self, dataset: str) -> int:
+        """Rows of the dataset's table."""
+        if not self.path.exists():
+            return 0
+        with self._opened(read_only=True) as connection:
+            if not _has_table(connection, dataset):
+                return 0
+            row = connection.execute(f"SELECT count(*) FROM {_quoted(dataset)}").fetchone()
+            return int(row[0]) if row else 0
+
+    def query(self, sql: str, *, limit: int, seconds: float = 30) -> QueryResult:
+        """The answer to one statement that reads; see `Warehouse`."""
+        if not self.path.exists():
+            raise QueryRefused(f"there is no warehouse at {self.path} yet; load something first")
+        with self._opened(read_only=True) as connection:
+            connection.execute("SET enable_external_access = false; SET lock_configuration = true")
+            return _ask(connection, sql, limit, seconds)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with self._opened(read_only=False) as connection:
+            connection.execute("BEGIN")
+            try:
+                connection.execute(_OWN_TABLES)
+                yield connection
+            except BaseException:
+                with suppress(duckdb.Error):
+                    connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    @contextmanager
+    def _opened(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+        deadline = self._clock() + self._wait_seconds
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = FileLock(f"{self.path}.lock", mode=0o600, thread_local=False)
+        try:
+            lock.acquire(timeout=self._wait_seconds)
+        except Timeout:
+            raise WarehouseLocked(
+                f"another penstock process has held {self.path}.lock for {self._wait_seconds:g} s; try again"
+            ) from None
+        try:
+            connection = self._connect(deadline, read_only=read_only)
+            try:
+                connection.execute("SET TimeZone = 'UTC'; SET python_enable_replacements = false")
+                yield connection
+            finally:
+                connection.close()
+        finally:
+            lock.release()
+
+    def _connect(self, deadline: float, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                connection = duckdb.connect(str(self.path), read_only=read_only, config=_CONFIG)
+            except duckdb.Error as error:
+                # In this process DuckDB reports a second opening as a ConnectionException.
+                if not isinstance(error, duckdb.IOException | duckdb.ConnectionException) or not _HELD.search(
+                    str(error)
+                ):
+                    raise
+                if self._clock() + pause > deadline:
+                    raise WarehouseLocked(
+                        f"{self.path} has been held by {_holder(str(error))} for {self._wait_seconds:g} s; "
+                        "end that, or try again when it is done"
+                    ) from None
+                self._pause(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+            else:
+                if not read_only:
+                    self.path.chmod(0o600)
+                return connection
+
+
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
+
+
+def _take_token(connection: duckdb.DuckDBPyConnection, dataset: str, token: int) -> None:
+    row = connection.execute(f"SELECT max(token) FROM {FENCES} WHERE dataset = ?", [dataset]).fetchone()
+    there = row[0] if row else None
+    if there is not None and there > token:
+        raise LeaseLost(
+            f"dataset {dataset}: token {there} is in the warehouse, this run holds {token}; it writes nothing"
+        )
+    if there != token:
+        connection.execute(f"DELETE FROM {FENCES} WHERE dataset = ?", [dataset])
+        connection.execute(f"INSERT INTO {FENCES} VALUES (?, ?)", [dataset, token])
+
+
+def _markers(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> set[str]:
+    if not _has_table(connection, MARKERS):
+        return set()
+    sql = f"SELECT object FROM {MARKERS} WHERE object IN (SELECT unnest(?))"
+    return {row[0] for row in connection.execute(sql, [list(names)]).fetchall()}
+
+
+def _has_table(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
+    sql = (
+        "SELECT 1 FROM duckdb_tables() WHERE table_name = ? AND schema_name = 'main' "
+        "AND database_name = current_database()"
+    )
+    return connection.execute(sql, [name]).fetchone() is not None
+
+
+def _prepare(connection: duckdb.DuckDBPyConnection, dataset: str, schema_columns: Sequence[tuple[str, str]]) -> None:
+    table, rejected = _quoted(dataset), _quoted(dataset + REJECTED_SUFFIX)
+    if not _has_table(connection, dataset):
+        own = "".join(f"{_quoted(name)} {kind}, " for name, kind in schema_columns)
+        connection.execute(
+            f"CREATE TABLE {table} ({own}{OBJECT} VARCHAR, {ROW} BIGINT, {LOADED_AT} TIMESTAMPTZ, {RESCUED} VARCHAR)"
+        )
+    connection.execute(
+        f"CREATE TABLE IF NOT EXISTS {rejected} ({OBJECT} VARCHAR, {ROW} BIGINT, line BIGINT, reason VARCHAR, "
+        f"raw VARCHAR, {LOADED_AT} TIMESTAMPTZ)"
+    )
+    there = dict(
+        connection.execute(
+            "SELECT lower(column_name), data_type FROM duckdb_columns() WHERE table_name = ? AND schema_name = 'main' "
+            "AND database_name = current_database()",
+            [dataset],
+        ).fetchall()
+    )
+    for name, kind in schema_columns:
+        if name.lower() not in there:
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN {_quoted(name)} {kind}")
+        elif there[name.lower()] == "BIGINT" and kind.upper() == "DOUBLE":
+            connection.execute(f"ALTER TABLE {table} ALTER COLUMN {_quoted(name)} SET DATA TYPE DOUBLE")
+
+
+def _replaced(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> set[str]:
+    sql = f"SELECT object FROM {REPLACED} WHERE object IN (SELECT unnest(?))"
+    return {row[0] for row in connection.execute(sql, [list(names)]).fetchall()}
+
+
+def _replace(connection: duckdb.DuckDBPyConnection, dataset: str, part: LoadPart) -> None:
+    if not part.replaces:
+        return
+    names = list(part.replaces)
+    for table, column in ((dataset, OBJECT), (dataset + REJECTED_SUFFIX, OBJECT), (MARKERS, "object")):
+        connection.execute(f"DELETE FROM {_quoted(table)} WHERE {column} IN (SELECT unnest(?))", [names])
+    connection.execute(f"INSERT INTO {REPLACED} SELECT unnest(?), ?, ?", [names, dataset, part.ref.name])
+
+
+def _insert(
+    connection: duckdb.DuckDBPyConnection,
+    dataset: str,
+    schema_columns: Sequence[tuple[str, str]],
+    parts: Sequence[LoadPart],
+    now: datetime,
+) -> None:
+    wanted = [name for name, _ in schema_columns]
+    rows = pa.concat_tables([_named(part.rows, part.ref.name) for part in parts], promote_options="permissive")
+    if rows.num_rows:
+        connection.register("arriving", rows)
+        there = [name for name in wanted if name in rows.column_names]
+        connection.execute(
+            f"INSERT INTO {_quoted(dataset)} BY NAME SELECT {''.join(_quoted(name) + ', ' for name in there)}"
+            f"{OBJECT}, {ROW}, CAST(? AS TIMESTAMPTZ) AS {LOADED_AT}, {RESCUED} FROM arriving",
+            [now],
+        )
+        connection.unregister("arriving")
+    rejected = pa.concat_tables([_named(part.rejected, part.ref.name) for part in parts], promote_options="permissive")
+    if rejected.num_rows:
+        connection.register("arriving", rejected)
+        connection.execute(
+            f"INSERT INTO {_quoted(dataset + REJECTED_SUFFIX)} BY NAME "
+            f"SELECT {OBJECT}, {ROW}, line, reason, raw, CAST(? AS TIMESTAMPTZ) AS {LOADED_AT} FROM arriving",
+            [now],
+        )
+        connection.unregister("arriving")
+
+
+def _named(rows: pa.Table, name: str) -> pa.Table:
+    return rows.append_column(OBJECT, pa.repeat(pa.scalar(name), rows.num_rows))
+
+
+def _mark(
+    connection: duckdb.DuckDBPyConnection,
+    dataset: str,
+    parts: Sequence[LoadPart],
+    token: int,
+    run: str,
+    now: datetime,
+) -> None:
+    marks = pa.table(
+        {
+            "object": [part.ref.name for part in parts],
+            "rows": [part.rows.num_rows for part in parts],
+            "rejected": [part.rejected.num_rows for part in parts],
+        }
+    )
+    connection.register("arriving", marks)
+    connection.execute(
+        f"INSERT INTO {MARKERS} SELECT object, ?, rows, rejected, ?, ?, CAST(? AS TIMESTAMPTZ) FROM arriving",
+        [dataset, token, run, now],
+    )
+    connection.unregister("arriving")
+
+
+def _ask(connection: duckdb.DuckDBPyConnection, sql: str, limit: int, seconds: float) -> QueryResult:
+    try:
+        statements = connection.extract_statements(sql)
+    except duckdb.Error as error:
+        raise QueryRefused(str(error).strip()) from None
+    if len(statements) != 1:
+        raise QueryRefused("give one SQL statement")
+    timer = threading.Timer(seconds, connection.interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        answer = connection.execute(statements[0])
+        columns = tuple(column[0] for column in answer.description or ())
+        rows = answer.fetchmany(limit + 1)
+    except duckdb.InterruptException:
+        raise QueryTooLong(f"the query took more than {seconds:g} s and was stopped") from None
+    except duckdb.Error as error:
+        raise QueryRefused(str(error).strip()) from None
+    finally:
+        timer.cancel()
+    return QueryResult(columns=columns, rows=rows[:limit], truncated=len(rows) > limit)
+
+
+def _holder(message: str) -> str:
+    found = _PID.search(message)
+    if not found:
+        return "this process" if "already open" in message.lower() else "another process"
+    pid = found[1]
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        command = ""
+    return f"process {pid}" + (f" ({command[:200]})" if command else "")
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,1 @@
+"""The webhook edge: verified requests become durable deliveries, bucket notifications become hints."""

@@ -1,0 +1,73 @@
+"""Reads request bodies within bounds: of size, of time, and of memory over all requests."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+
+from penstock.webhook.problems import BODY_READ, Refusal, try_later
+
+_LENGTH = re.compile(r"[0-9]{1,19}")
+
+
+class Memory:
+    """How many bytes of bodies may be held at once, over all requests."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self.used = 0
+
+    @contextmanager
+    def hold(self) -> Iterator[Callable[[int], None]]:
+        """Yield a function that reserves bytes or raises Refusal `busy`; all are given back at the end."""
+        held = 0
+
+        def reserve(size: int) -> None:
+            nonlocal held
+            if self.used + size > self._capacity:
+                raise try_later("busy", "Too many bodies are held at this moment.")
+            held += size
+            self.used += size
+
+        try:
+            yield reserve
+        finally:
+            self.used -= held
+
+
+async def read_body(request: Request, *, limit: int, seconds: float, reserve: Callable[[int], None]) -> bytes:
+    """The whole body. `limit` is in bytes and holds before the body's end was read; `seconds` is for all of it.
+
+    Raises Refusal: bad-content-length, too-large, too-slow, cut-off, busy.
+    """
+    too_large = Refusal("too-large", f"At most {limit} bytes are taken.")
+    if (_declared_length(request) or 0) > limit:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                if len(body) + len(chunk) > limit:
+                    raise too_large
+                reserve(len(chunk))
+                body += chunk
+    except TimeoutError:
+        raise Refusal("too-slow", f"The body must come within {seconds:g} seconds.") from None
+    except ClientDisconnect:
+        raise Refusal("cut-off", "The connection was closed before the body's end.") from None
+    request.scope[BODY_READ] = True
+    return bytes(body)
+
+
+def _declared_length(request: Request) -> int | None:
+    found = request.headers.getlist("content-length")
+    if not found:
+        return None
+    if len(found) > 1 or not _LENGTH.fullmatch(found[0]):
+        raise Refusal("bad-content-length", "Content-Length must be one whole number.")
+    return int(found[0])

@@ -1,0 +1,153 @@
+"""POST /hooks/{source}: from a request to a durable delivery, or to a refusal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from fastapi import Request
+from pydantic import BaseModel
+
+from penstock.declarations import Source
+from penstock.errors import Transient, Unverified
+from penstock.model import Delivery
+from penstock.webhook.bodies import Memory, read_body
+from penstock.webhook.deliveries import Busy, GroupCommit
+from penstock.webhook.metrics import UNKNOWN_SOURCE, Metrics
+from penstock.webhook.problems import Refusal, try_later
+from penstock.webhook.verify import usable, verify
+
+# A secret that was just set or rotated is in force after this time; until then files are not read again.
+_SECRETS_FRESH = timedelta(seconds=1)
+
+REFUSALS = (
+    "bad-content-length",
+    "empty-body",
+    "cut-off",
+    "unverified",
+    "unknown-source",
+    "too-slow",
+    "too-large",
+    "content-encoding",
+    "busy",
+    "unavailable",
+    "secret-unset",
+)
+
+
+class Accepted(BaseModel):
+    """The delivery is durable. `duplicate` is true when one of this id was accepted before."""
+
+    delivery: str
+    duplicate: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Secret:
+    value: str
+    read_at: datetime
+
+
+class Hooks:
+    """Takes the requests of all sources. `read_seconds` is the time a sender has for the whole body."""
+
+    def __init__(
+        self,
+        *,
+        sources: Mapping[str, Source],
+        deliveries: GroupCommit,
+        resolve_secret: Callable[[str], str],
+        clock: Callable[[], datetime],
+        memory: Memory,
+        metrics: Metrics,
+        read_seconds: float,
+    ) -> None:
+        self._sources = sources
+        self._deliveries = deliveries
+        self._resolve_secret = resolve_secret
+        self._clock = clock
+        self._memory = memory
+        self._metrics = metrics
+        self._read_seconds = read_seconds
+        self._secrets: dict[str, _Secret] = {}
+
+    async def take(self, request: Request, name: str) -> Accepted:
+        """Answer one request. Raises Refusal of the kinds in REFUSALS."""
+        started = time.perf_counter()
+        outcome = "error"
+        try:
+            accepted = await self._take(request, self._source(name))
+        except Refusal as refusal:
+            outcome = refusal.kind
+            raise
+        else:
+            outcome = "duplicate" if accepted.duplicate else "accepted"
+            return accepted
+        finally:
+            label = name if name in self._sources else UNKNOWN_SOURCE
+            self._metrics.hook(label, outcome, time.perf_counter() - started)
+
+    def _source(self, name: str) -> Source:
+        if name not in self._sources:
+            raise Refusal("unknown-source", "There is no source of this name.")
+        return self._sources[name]
+
+    async def _take(self, request: Request, source: Source) -> Accepted:
+        if request.headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
+            raise Refusal("content-encoding", "Send the body as it is, without Content-Encoding.")
+        self._secrets_of(source)
+        with self._memory.hold() as reserve:
+            body = await read_body(request, limit=source.max_bytes, seconds=self._read_seconds, reserve=reserve)
+            if not body:
+                raise Refusal("empty-body", "A delivery needs a body.")
+            delivery = self._verified(source, _joined(request), body)
+            try:
+                duplicate = await self._deliveries.accept(delivery)
+            except Busy:
+                raise try_later("busy", "Too many deliveries are waiting.") from None
+            except Transient as error:
+                raise try_later("unavailable", "The delivery is not accepted; send it again.") from error
+        return Accepted(delivery=delivery.id, duplicate=duplicate)
+
+    def _verified(self, source: Source, headers: Mapping[str, str], body: bytes) -> Delivery:
+        now = self._clock()
+        try:
+            # Read again after the body: it may have taken half a minute, and a secret may have been withdrawn.
+            found = verify(source.verify, self._secrets_of(source), headers, body, now)
+        except Unverified:
+            raise Refusal(
+                "unverified", "The request is not signed as this source says.", {"WWW-Authenticate": "Signature"}
+            ) from None
+        return Delivery(
+            id=found,
+            source=source.name,
+            dataset=source.dataset,
+            received_at=now,
+            content_type=headers.get("content-type", ""),
+            headers={name.lower(): headers[name.lower()] for name in source.headers if name.lower() in headers},
+            body=body,
+        )
+
+    def _secrets_of(self, source: Source) -> list[str]:
+        """The values of the source's secrets. One that is not set refuses the source: nothing may pass by mistake."""
+        values = [self._secret(name) for name in source.verify.secrets]
+        for name, value in zip(source.verify.secrets, values, strict=True):
+            if not usable(source.verify, value):
+                state = "is set, but is no secret of this scheme" if value else "is not set"
+                raise try_later("secret-unset", f"The variable {name} {state}.")
+        return values
+
+    def _secret(self, name: str) -> str:
+        now = self._clock()
+        known = self._secrets.get(name)
+        if known is None or abs(now - known.read_at) > _SECRETS_FRESH:
+            known = _Secret(value=self._resolve_secret(name), read_at=now)
+            self._secrets[name] = known
+        return known.value
+
+
+def _joined(request: Request) -> dict[str, str]:
+    """Headers by lower-case name. One sent twice is joined, so that no signature header can hide behind another."""
+    return {name: ", ".join(request.headers.getlist(name)) for name in request.headers}

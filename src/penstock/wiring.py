@@ -1,0 +1,62 @@
+"""Opens the parts that the settings name. The rooms above get them from here; none reads settings for another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from penstock.errors import NotRunning
+from penstock.landing import Landing
+from penstock.ledger import Ledger
+from penstock.objects import ObjectStore
+from penstock.outbox.prefect_api import PrefectApi
+from penstock.project import Project
+from penstock.settings import Settings
+from penstock.warehouse import DuckDBWarehouse, Warehouse
+
+
+def open_store(settings: Settings) -> ObjectStore:
+    """The object store. Raises NotRunning when none is configured and `up` does not run."""
+    if not settings.s3_endpoint:
+        raise NotRunning("no object store: set PENSTOCK_S3_ENDPOINT, or start one with `penstock up`")
+    return ObjectStore(
+        settings.s3_endpoint,
+        settings.s3_access_key,
+        settings.s3_secret_key.get_secret_value(),
+        region=settings.s3_region,
+        secure=settings.s3_secure,
+    )
+
+
+def open_ledger(settings: Settings) -> Ledger:
+    """The ledger, checked. Raises NotMigrated when it has another revision."""
+    ledger = Ledger(settings.ledger, project=settings.project)
+    ledger.check()
+    return ledger
+
+
+def open_warehouse(settings: Settings) -> Warehouse:
+    """The warehouse; nothing is opened until it is used."""
+    return DuckDBWarehouse(settings.warehouse)
+
+
+def open_landing(settings: Settings, project: Project, store: ObjectStore, ledger: Ledger) -> Landing:
+    """The one way in, for sensors and webhook."""
+    return Landing(
+        store=store,
+        ledger=ledger,
+        datasets=project.datasets,
+        bucket=settings.bucket,
+        announce_each=frozenset(source.name for source in project.sources if source.event_per_delivery),
+    )
+
+
+def open_prefect(settings: Settings) -> PrefectApi:
+    """Prefect's server. Raises NotRunning when none is configured and `up` does not run."""
+    if not settings.prefect_api_url:
+        raise NotRunning("no Prefect server: set PENSTOCK_PREFECT_API_URL, or start one with `penstock up`")
+    return PrefectApi(settings.prefect_api_url, settings.prefect_auth.get_secret_value())
+
+
+def spool_folder(settings: Settings) -> Path:
+    """Where runs keep objects while they read them; what a killed run left there, `up` removes."""
+    return settings.home / "spool"
