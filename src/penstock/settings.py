@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     wakeup_seconds: Seconds = Field(15.0, description="How long a wake-up may stay unanswered")
     batch_objects: int = Field(1000, ge=1, le=100_000)
     batch_bytes: int = Field(256_000_000, ge=1)
-    run_timeout_seconds: Seconds = 3600.0
+    worker_limit: int = Field(4, ge=1, description="How many runs a worker has at once")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

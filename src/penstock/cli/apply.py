@@ -41,11 +41,17 @@ async def _apply(settings: Settings) -> list[Applied]:
     from penstock.automations.apply import apply_automations
     from penstock.flows.deployments import apply_deployments
     from penstock.project import load_project
+    from penstock.worker import PenstockWorker
 
     project = load_project(settings.project_dir)
     try:
         async with get_client() as client:
-            deployed = await apply_deployments(client, project.datasets, settings)
+            deployed = await apply_deployments(
+                client,
+                project.datasets,
+                settings,
+                job_template=PenstockWorker.get_default_base_job_template(),
+            )
             changes = await apply_automations(client, project.automations, project=settings.project)
     except httpx.HTTPError as error:
         raise PrefectUnavailable(f"Prefect's server did not take it: {error}") from error

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from penstock.settings import Settings
 
-# A worker that asks once a second: Prefect's default of 10 s would be the slowest part of the way.
-_QUERY_SECONDS = "1"
+# The worker is told of runs by the event stream; asking is what remains when an event was lost.
+_QUERY_SECONDS = "2"
 _RETENTION_DAYS = 30
 
 
@@ -60,12 +60,9 @@ def client_env(base: Mapping[str, str], settings: Settings) -> dict[str, str]:
     }
 
 
-def worker_argv(settings: Settings) -> list[str]:
-    """Prefect's process worker on the project's pool."""
-    return [
-        *(sys.executable, "-m", "prefect", "worker", "start"),
-        *("--pool", settings.project, "--type", "process", "--name", f"penstock-{settings.project}"),
-    ]
+def worker_argv() -> list[str]:
+    """The warm worker. With `-c` the process has no main module that its forks would import again."""
+    return [sys.executable, "-c", "from penstock.worker.main import main; main()"]
 
 
 def _without_prefect(base: Mapping[str, str]) -> dict[str, str]:

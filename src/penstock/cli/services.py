@@ -148,7 +148,7 @@ def worker(project_dir: Path) -> None:
 
     settings = load_settings(project_dir)
     open_prefect(settings).close()
-    argv = worker_argv(settings)
+    argv = worker_argv()
     os.execve(argv[0], argv, client_env(os.environ, settings))  # noqa: S606 - no shell is wanted
 
 

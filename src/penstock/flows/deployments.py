@@ -18,7 +18,7 @@ from penstock.flows.ingest import ingest
 from penstock.settings import Settings
 
 ENTRYPOINT = "penstock.flows.ingest.ingest"
-POOL_TYPE = "process"
+POOL_TYPE = "penstock"
 
 
 def wanted_deployment(dataset: Dataset, settings: Settings) -> dict[str, Any]:
@@ -45,10 +45,13 @@ def wanted_schedules(dataset: Dataset) -> list[DeploymentScheduleCreate]:
 
 
 async def apply_deployments(
-    client: PrefectClient, datasets: Sequence[Dataset], settings: Settings
+    client: PrefectClient, datasets: Sequence[Dataset], settings: Settings, *, job_template: dict[str, Any]
 ) -> list[tuple[str, str]]:
-    """Create or update the pool and the deployments; returns (name, 'created' | 'updated' | 'unchanged') of each."""
-    done = [(settings.project, await _apply_pool(client, settings.project))]
+    """Create or update the pool and the deployments; returns (name, 'created' | 'updated' | 'unchanged') of each.
+
+    `job_template` is the worker's, for a pool that does not exist yet.
+    """
+    done = [(settings.project, await _apply_pool(client, settings.project, job_template))]
     flow_id = await client.create_flow_from_name(ingest.name)
     for dataset in datasets:
         wanted = wanted_deployment(dataset, settings)
@@ -71,12 +74,17 @@ async def apply_deployments(
     return done
 
 
-async def _apply_pool(client: PrefectClient, name: str) -> str:
+async def _apply_pool(client: PrefectClient, name: str, job_template: dict[str, Any]) -> str:
     try:
         await client.read_work_pool(name)
     except ObjectNotFound:
         await client.create_work_pool(
-            WorkPoolCreate(name=name, type=POOL_TYPE, description=f"Runs of the penstock project {name}.")
+            WorkPoolCreate(
+                name=name,
+                type=POOL_TYPE,
+                description=f"Runs of the penstock project {name}.",
+                base_job_template=job_template,
+            )
         )
         return "created"
     return "unchanged"

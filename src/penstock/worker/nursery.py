@@ -1,0 +1,85 @@
+"""Where runs are born: a fork server that has everything imported, or a fresh interpreter where that is not safe."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
+from typing import Any
+from uuid import UUID
+
+from penstock.worker import child
+
+log = logging.getLogger(__name__)
+
+Born = ForkServerProcess | SpawnProcess
+
+
+class Nursery:
+    """Makes processes for runs. `warm` before the first one, or the first one waits for the imports."""
+
+    def __init__(self) -> None:
+        self._context: ForkServerContext | SpawnContext = multiprocessing.get_context("spawn")
+        self._born: list[Born] = []
+        if sys.platform == "linux":
+            self._context = multiprocessing.get_context("forkserver")
+            self._context.set_forkserver_preload(["penstock.worker.preload"])
+
+    async def warm(self) -> str:
+        """Start the fork server and see that it is safe to fork; returns in words how runs are started."""
+        if isinstance(self._context, SpawnContext):
+            return f"a fresh interpreter each, because {sys.platform} has no safe fork: some seconds slower"
+        process = self._context.Process(target=child.probe)
+        process.start()
+        threads = await ended(process)
+        if threads == 1:
+            return "forked from a warm process"
+        self._context = multiprocessing.get_context("spawn")
+        return (
+            f"a fresh interpreter each, because importing the flows left {threads} threads alive (or failed), which "
+            "a fork would not copy: some seconds slower"
+        )
+
+    def start(self, flow_run_id: UUID, entrypoint: str, env: Mapping[str, str], working_dir: str | None) -> Born:
+        """Start a run; it is running when this returns."""
+        process: Any = self._context.Process(
+            target=child.run, args=(flow_run_id, entrypoint, dict(env), working_dir), name=str(flow_run_id)
+        )
+        process.start()
+        born: Born = process
+        self._born = [*self.alive(), born]
+        return born
+
+    def alive(self) -> list[Born]:
+        """The runs that have not ended."""
+        return [process for process in self._born if process.is_alive()]
+
+
+async def ended(process: Born) -> int:
+    """Wait for the end without a thread; returns the exit code."""
+    loop = asyncio.get_running_loop()
+    done = asyncio.Event()
+    loop.add_reader(process.sentinel, done.set)
+    try:
+        await done.wait()
+    finally:
+        loop.remove_reader(process.sentinel)
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+async def end(process: Born, *, grace: float) -> int:
+    """Ask a run to end, and kill it after `grace` seconds; returns the exit code."""
+    if process.is_alive() and process.pid is not None:
+        os.kill(process.pid, signal.SIGTERM)
+    try:
+        return await asyncio.wait_for(ended(process), grace)
+    except TimeoutError:
+        process.kill()
+        return await ended(process)

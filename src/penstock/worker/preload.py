@@ -1,0 +1,54 @@
+"""What the fork server imports before it forks anything: Prefect, the project's flows, and their heavy libraries.
+
+Importing this module does the work. `THREADS` is how many threads that left alive: a fork copies only the one that
+forks, so more than one makes forking unsafe and the worker spawns instead.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from importlib import import_module
+from pathlib import Path
+
+_HEAVY = (
+    "prefect.client.orchestration",
+    "prefect.flow_engine",
+    "prefect.task_engine",
+    "pyarrow.parquet",
+    "penstock.flows.ingest",
+)
+
+
+def threads_alive() -> int:
+    """The threads of this process, those of C libraries included where the system tells."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except FileNotFoundError:
+        return threading.active_count()
+
+
+def _import_without_threads() -> None:
+    # Arrow's allocator would start a thread to purge memory; DuckDB's default connection, made at import, has one for
+    # every further core, which end when it is told to use one. A run's own connections are not touched by either.
+    os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
+    import_module("duckdb").execute("SET threads = 1")
+    for name in _HEAVY:
+        import_module(name)
+
+
+def _import_project(root: Path) -> None:
+    from penstock.errors import PenstockError
+    from penstock.project import load_project
+
+    try:
+        load_project(root, only=["flows"])
+    except PenstockError as error:
+        # A run of a healthy deployment must not suffer for a broken file; the run itself will name it.
+        sys.stderr.write(f"penstock: {error}\n")
+
+
+_import_without_threads()
+_import_project(import_module("penstock.settings").load_settings().project_dir)
+THREADS = threads_alive()
