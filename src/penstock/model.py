@@ -85,12 +85,16 @@ def object_name(bucket: str, key: str, generation: int, entry: int = 0) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """The right to work on one dataset until `expires_at`; `token` grows with every holder."""
+    """The right to work on one dataset until `expires_at`; `token` grows with every holder.
+
+    `taken_over` from a holder that did not let go: that one may still be at work, and must be fenced off.
+    """
 
     dataset: str
     token: int
     holder: str
     expires_at: datetime
+    taken_over: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,9 @@ from penstock.errors import SettingsError
 PINNED_VERSION = "v0.0.0-20260212201848-7aac2a2c5b7c"
 MINIO_MODULE = "github.com/minio/minio"
 
+# The name of MinIO's notification target, for `ObjectStore.notify`.
+WEBHOOK_NAME = "PENSTOCK"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Webhook:
@@ -39,7 +42,7 @@ class Webhook:
 
     url: str
     token: str = field(repr=False)
-    name: str = "PENSTOCK"
+    name: str = WEBHOOK_NAME
 
 
 @dataclass(frozen=True, kw_only=True)

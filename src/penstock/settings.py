@@ -45,6 +45,9 @@ class Settings(BaseSettings):
     s3_region: str = "us-east-1"
     s3_secure: bool = False
     store: Literal["auto", "minio", "embedded"] = Field("auto", description="Which store `up` starts")
+    bucket_events: Literal["listen", "webhook", "folder", "none"] = Field(
+        "listen", description="How the store tells of new objects; without any, the bucket is listed every few seconds"
+    )
 
     ledger_url: str = Field("", description="SQLAlchemy URL; default: SQLite under home")
     warehouse: Path = Field(Path(), description="DuckDB file; default: under home")
@@ -187,8 +190,8 @@ def _made(home: Path) -> dict[str, Any]:
 
 def _sources(root: Path, home: Path) -> list[tuple[str, Any]]:
     return [
-        ("environment", EnvSettingsSource(Settings, env_prefix=PREFIX)),
-        (".env", DotEnvSettingsSource(Settings, env_file=root / ".env", env_prefix=PREFIX)),
+        ("environment", EnvSettingsSource(Settings, env_prefix=PREFIX, env_ignore_empty=True)),
+        (".env", DotEnvSettingsSource(Settings, env_file=root / ".env", env_prefix=PREFIX, env_ignore_empty=True)),
         (f"{home.name}/ (made by up)", _MadeSource(Settings, home)),
     ]
 

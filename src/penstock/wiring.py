@@ -11,7 +11,7 @@ from penstock.objects import ObjectStore
 from penstock.outbox.prefect_api import PrefectApi
 from penstock.project import Project
 from penstock.settings import Settings
-from penstock.warehouse import DuckDBWarehouse, Warehouse
+from penstock.warehouse.base import Warehouse
 
 
 def open_store(settings: Settings) -> ObjectStore:
@@ -36,6 +36,9 @@ def open_ledger(settings: Settings) -> Ledger:
 
 def open_warehouse(settings: Settings) -> Warehouse:
     """The warehouse; nothing is opened until it is used."""
+    # Sensors and webhook never load, and need not wait for DuckDB.
+    from penstock.warehouse.duckdb import DuckDBWarehouse
+
     return DuckDBWarehouse(settings.warehouse)
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from penstock.errors import LeaseLost, QueryRefused, QueryTooLong
-from penstock.warehouse import LoadPart, LoadResult, Warehouse
+from penstock.warehouse.base import LoadPart, LoadResult, Warehouse
 from tests.conformance.warehouses import COLUMNS, MAKERS, NOW, part, ref
 
 Load = Callable[..., LoadResult]

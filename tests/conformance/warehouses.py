@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from penstock.formats.result import REJECTED
 from penstock.model import ObjectRef
-from penstock.warehouse import DuckDBWarehouse, LoadPart, Warehouse
+from penstock.warehouse.base import LoadPart, Warehouse
+from penstock.warehouse.duckdb import DuckDBWarehouse
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 COLUMNS = (("id", "BIGINT"), ("name", "VARCHAR"))

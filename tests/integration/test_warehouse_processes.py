@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from penstock.errors import WarehouseLocked
-from penstock.warehouse import DuckDBWarehouse
+from penstock.warehouse.duckdb import DuckDBWarehouse
 from tests.waiting import wait_for
 
 WRITER = """
@@ -24,7 +24,8 @@ from pathlib import Path
 import pyarrow as pa
 from penstock.formats.result import REJECTED
 from penstock.model import ObjectRef
-from penstock.warehouse import DuckDBWarehouse, LoadPart
+from penstock.warehouse.base import LoadPart
+from penstock.warehouse.duckdb import DuckDBWarehouse
 
 path, who, loads, size = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 house = DuckDBWarehouse(path)

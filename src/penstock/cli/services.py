@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -17,7 +18,10 @@ import click
 from penstock.cli.main import start_logging
 from penstock.declarations import Bucket, Folder
 from penstock.errors import CannotListen
+from penstock.sensors.bucket import BucketSensor, StoreFolderSensor
 from penstock.settings import Settings, load_settings
+
+log = logging.getLogger(__name__)
 
 # A bucket that cannot notify is swept this often, but never more than a tenth of the time.
 _BLIND_SWEEP_SECONDS = 1.0
@@ -30,7 +34,6 @@ def sensors(project_dir: Path) -> None:
     """Run the sensors that the project declares, and the sweep."""
     from penstock.ledger.database import utc_now
     from penstock.project import load_project
-    from penstock.sensors.bucket import BucketSensor
     from penstock.sensors.folder import FolderSensor
     from penstock.sensors.sweep import Sweep
     from penstock.wiring import open_landing, open_ledger, open_store
@@ -70,21 +73,20 @@ def sensors(project_dir: Path) -> None:
         bucket = watched.name or settings.bucket
         sweep = Sweep(bucket, store=store, ledger=ledger, landing=landing, datasets=project.datasets, clock=utc_now)
         blind = threading.Event()
-
-        def listen(bucket: str = bucket, sweep: Sweep = sweep, blind: threading.Event = blind) -> None:
-            try:
-                BucketSensor(bucket, store=store, landing=landing, sweep_soon=sweep.soon).run(stop)
-            except CannotListen:
-                blind.set()
-                sweep.soon()
-                stop.wait()
-
-        def pause(took: float, watched: Bucket = watched, blind: threading.Event = blind) -> float:
-            usual = watched.every.total_seconds()
-            return min(usual, max(_BLIND_SWEEP_SECONDS, took * 10)) if blind.is_set() else usual
-
-        start(f"bucket {bucket}", listen)
-        start(f"sweep {bucket}", partial(sweep.run, stop, every=pause, monotonic=time.monotonic))
+        if settings.bucket_events == "none":
+            blind.set()
+        elif settings.bucket_events == "folder":
+            folder_of_store = StoreFolderSensor(
+                bucket, settings.home / "store" / bucket, landing=landing, sweep_soon=sweep.soon
+            )
+            start(f"store folder {bucket}", partial(folder_of_store.run, stop))
+        elif settings.bucket_events == "listen":
+            listener = BucketSensor(bucket, store=store, landing=landing, sweep_soon=sweep.soon)
+            start(f"listen {bucket}", partial(_listen, listener, stop, blind, sweep.soon))
+        start(
+            f"sweep {bucket}",
+            partial(sweep.run, stop, every=partial(_pause, watched, blind), monotonic=time.monotonic),
+        )
     stop.wait()
     for thread in threads:
         thread.join()
@@ -150,6 +152,24 @@ def worker(project_dir: Path) -> None:
     open_prefect(settings).close()
     argv = worker_argv()
     os.execve(argv[0], argv, client_env(os.environ, settings))  # noqa: S606 - no shell is wanted
+
+
+def _listen(
+    listener: BucketSensor, stop: threading.Event, blind: threading.Event, sweep_soon: Callable[[], None]
+) -> None:
+    try:
+        listener.run(stop)
+    except CannotListen as error:
+        log.warning("%s The bucket is listed every few seconds instead; see PENSTOCK_BUCKET_EVENTS", error)
+        blind.set()
+        sweep_soon()
+        stop.wait()
+
+
+def _pause(watched: Bucket, blind: threading.Event, took: float) -> float:
+    """Seconds until the next sweep, after one that took so long."""
+    usual = watched.every.total_seconds()
+    return min(usual, max(_BLIND_SWEEP_SECONDS, took * 10)) if blind.is_set() else usual
 
 
 def _folder_path(settings: Settings, declared: Folder) -> Path:

@@ -78,38 +78,40 @@ def _start(project_dir: Path, supervisor: Supervisor, *, say: Callable[[str], No
     secrets = made_secrets(settings.home, project.sources, has=lambda name: bool(settings.resolve_secret(name)))
     runtime: dict[str, str | int] = {"pid": os.getpid()}
     own_store, console = not settings.s3_endpoint, None
+    webhook_port = runtime["PENSTOCK_PORT"] = free_port(settings.port, host=settings.host)
+    described = f"{settings.s3_endpoint} (configured)"
     if own_store:
-        store, port, console = _store_child(settings, secrets, env)
-        supervisor.start(store[0])
-        runtime["PENSTOCK_S3_ENDPOINT"] = f"127.0.0.1:{port}"
-        described = store[1]
-    else:
-        described = f"{settings.s3_endpoint} (configured)"
+        own = _own_store(settings, secrets, env, webhook_port)
+        supervisor.start(own.child)
+        runtime["PENSTOCK_S3_ENDPOINT"] = f"127.0.0.1:{own.port}"
+        runtime["PENSTOCK_BUCKET_EVENTS"] = own.events
+        described, console = own.words, own.console
     own_prefect = not settings.prefect_api_url
     if own_prefect:
         prefect_port = free_port(_PREFECT_PORT)
         supervisor.start(_prefect_child(settings, secrets, env, prefect_port))
         runtime["PENSTOCK_PREFECT_API_URL"] = f"http://127.0.0.1:{prefect_port}/api"
-    runtime["PENSTOCK_PORT"] = free_port(settings.port, host=settings.host)
     write_made(settings.home, RUNTIME_FILE, runtime)
     settings = load_settings(project_dir)
     shutil.rmtree(spool_folder(settings), ignore_errors=True)
     say(f"ledger      {_migrate(settings)}")
     if own_store:
         supervisor.wait_ready("object-store", seconds=_READY_SECONDS)
-    versioned = open_store(settings).ensure_bucket(settings.bucket)
+    store = open_store(settings)
+    versioned = store.ensure_bucket(settings.bucket)
+    if settings.bucket_events == "webhook" and own_store:
+        store.notify(settings.bucket, object_server.WEBHOOK_NAME)
     say(f"store       {described}, bucket {settings.bucket}{', versioned' if versioned else ''}")
     settings.inbox.mkdir(parents=True, exist_ok=True)
     for dataset in project.datasets:
         (settings.inbox / dataset.prefix).mkdir(parents=True, exist_ok=True)
-    for name in ("sensors", "serve", "relay"):
+    for name in ("worker", "sensors", "serve", "relay"):
         supervisor.start(_part(name, settings, env))
     if own_prefect:
         supervisor.wait_ready("prefect", seconds=_READY_SECONDS)
     prefect_url = settings.prefect_api_url.removesuffix("/api")
     say(f"prefect     {prefect_url}")
     applied = _apply(settings)
-    supervisor.start(_part("worker", settings, env))
     supervisor.wait_ready("serve", seconds=_READY_SECONDS)
     say(f"webhook     http://{settings.host}:{settings.port}")
     return Stack(
@@ -123,12 +125,19 @@ def _start(project_dir: Path, supervisor: Supervisor, *, say: Callable[[str], No
     )
 
 
-def _store_child(
-    settings: Settings, secrets: dict[str, str], env: dict[str, str]
-) -> tuple[tuple[Child, str], int, int | None]:
-    port = free_port(_STORE_PORT)
+@dataclass(frozen=True, kw_only=True)
+class _OwnStore:
+    child: Child
+    port: int
+    console: int | None
+    events: str
+    words: str
+
+
+def _own_store(settings: Settings, secrets: dict[str, str], env: dict[str, str], webhook_port: int) -> _OwnStore:
+    port, console = free_port(_STORE_PORT), free_port(_CONSOLE_PORT)
     data = settings.home / "store"
-    console = free_port(_CONSOLE_PORT)
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 - compared, not bound
     local = object_server.local_store(
         settings.store,
         data,
@@ -136,13 +145,26 @@ def _store_child(
         console_port=console,
         access_key=settings.s3_access_key or secrets["PENSTOCK_S3_ACCESS_KEY"],
         secret_key=settings.s3_secret_key.get_secret_value() or secrets["PENSTOCK_S3_SECRET_KEY"],
+        webhook=object_server.Webhook(
+            url=f"http://{host}:{webhook_port}/notifications/s3",
+            token=settings.notify_token.get_secret_value() or secrets["PENSTOCK_NOTIFY_TOKEN"],
+        ),
     )
     _refuse_other_kind(data, local.kind)
-    child = Child(
-        name="object-store", argv=local.argv, env={**env, **local.env}, ready=lambda: accepts(port), cwd=settings.home
+    minio = local.kind == "minio"
+    return _OwnStore(
+        child=Child(
+            name="object-store",
+            argv=local.argv,
+            env={**env, **local.env},
+            ready=lambda: accepts(port),
+            cwd=settings.home,
+        ),
+        port=port,
+        console=console if minio else None,
+        events="webhook" if minio else "folder",
+        words=f"{'MinIO' if minio else 'embedded (rclone serve s3)'} at http://127.0.0.1:{port}",
     )
-    words = "MinIO" if local.kind == "minio" else "embedded (rclone serve s3)"
-    return (child, f"{words} at http://127.0.0.1:{port}"), port, console if local.kind == "minio" else None
 
 
 def _refuse_other_kind(data: Path, kind: str) -> None:

@@ -25,7 +25,7 @@ from penstock.landing import Landing
 from penstock.ledger import Ledger
 from penstock.model import Lease, ObjectRef, Outcome, State, Via
 from penstock.objects import ObjectStore
-from penstock.warehouse import LoadPart, Warehouse
+from penstock.warehouse.base import LoadPart, Warehouse
 
 # By which suffix a delivery's body is read, when its dataset's format is `auto`.
 _SUFFIXES = {"text/csv": ".csv", "application/x-ndjson": ".ndjson", "application/jsonl": ".ndjson"}

@@ -9,7 +9,7 @@ from typing import Any
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 
 from penstock.declarations import Dataset
@@ -78,14 +78,17 @@ async def _apply_pool(client: PrefectClient, name: str, job_template: dict[str, 
     try:
         await client.read_work_pool(name)
     except ObjectNotFound:
-        await client.create_work_pool(
-            WorkPoolCreate(
-                name=name,
-                type=POOL_TYPE,
-                description=f"Runs of the penstock project {name}.",
-                base_job_template=job_template,
-            )
+        pool = WorkPoolCreate(
+            name=name,
+            type=POOL_TYPE,
+            description=f"Runs of the penstock project {name}.",
+            base_job_template=job_template,
         )
+        try:
+            await client.create_work_pool(pool)
+        except ObjectAlreadyExists:
+            # The worker, which makes a pool it does not find, was faster.
+            return "unchanged"
         return "created"
     return "unchanged"
 

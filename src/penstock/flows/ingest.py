@@ -55,19 +55,22 @@ async def ingest(dataset: str) -> dict[str, Any]:
     if lease is None:
         return {"status": "skipped", "dataset": dataset, "reason": "another run holds the dataset and takes all of it"}
     store = open_store(settings)
+    warehouse = open_warehouse(settings)
     parts = {
         "dataset": declared,
         "lease": lease,
         "run": run,
         "store": store,
         "ledger": ledger,
-        "warehouse": open_warehouse(settings),
+        "warehouse": warehouse,
         "landing": open_landing(settings, project, store, ledger),
         "clock": utc_now,
     }
     began = time.monotonic()
     try:
         async with _heartbeat(ledger, lease, settings):
+            if lease.taken_over:
+                await asyncio.to_thread(warehouse.fence, dataset, lease.token)
             report = await _drain(settings, lease, ledger, parts)
     except LeaseLost:
         raise

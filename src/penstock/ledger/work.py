@@ -41,6 +41,7 @@ class Work:
             dialect = sqlite if self._database.is_sqlite else postgresql
             expires_at = now + ttl
             free = leases.c.holder.is_(None) | (leases.c.expires_at <= now)
+            before = connection.execute(select(leases.c.holder).where(leases.c.dataset == dataset)).scalar()
             token = connection.execute(
                 dialect.insert(leases)
                 .values(dataset=dataset, token=1, holder=holder, expires_at=expires_at)
@@ -55,7 +56,13 @@ class Work:
                 return None
             connection.execute(delete(wakeups).where(wakeups.c.dataset == dataset))
             self._take_back(connection, dataset, token, max_attempts, now)
-            return Lease(dataset=dataset, token=token, holder=holder, expires_at=expires_at)
+            return Lease(
+                dataset=dataset,
+                token=token,
+                holder=holder,
+                expires_at=expires_at,
+                taken_over=before is not None,
+            )
 
     def renew(self, lease: Lease, *, ttl: timedelta) -> Lease:
         """The heartbeat. Raises LeaseLost."""

@@ -1,10 +1,14 @@
-"""The bucket sensor: the store's listen API, reconnected for ever. What it misses, the sweep finds."""
+"""The bucket sensors: the store's listen API, and the embedded store's folder. What they miss, the sweep finds."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Callable
+from pathlib import Path
+
+from watchdog.events import FileClosedEvent, FileMovedEvent, FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer
 
 from penstock.errors import CannotListen, Transient
 from penstock.landing import Landing
@@ -14,10 +18,14 @@ from penstock.objects import ObjectStore
 log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE = 30.0
+# Hints that wait for the store; beyond that a sweep does their work.
+_MOST_HINTS = 10_000
+# rclone writes to a file of this name first and moves it when it is whole.
+_UPLOAD = ".rclone_temp_"
 
 
 class BucketSensor:
-    """Listens to one bucket. `sweep_soon` is called after every connect, for what came while nobody listened."""
+    """Listens to one bucket. `sweep_soon` is called once it listens, for what came while nobody did."""
 
     def __init__(self, bucket: str, *, store: ObjectStore, landing: Landing, sweep_soon: Callable[[], None]) -> None:
         self._bucket = bucket
@@ -26,12 +34,11 @@ class BucketSensor:
         self._sweep_soon = sweep_soon
 
     def run(self, stop: threading.Event) -> None:
-        """Listen until `stop` is set. Raises CannotListen at once when the store has no such thing."""
+        """Listen until `stop` is set. Raises CannotListen when the store has no such thing."""
         pause = 0.5
         while not stop.is_set():
-            self._sweep_soon()
             try:
-                for key in self._store.listen(self._bucket, stop=stop):
+                for key in self._store.listen(self._bucket, stop=stop, on_open=self._sweep_soon):
                     pause = 0.5
                     self._landing.seen(self._bucket, [key], Via.BUCKET)
             except CannotListen:
@@ -40,3 +47,74 @@ class BucketSensor:
                 log.warning("listening to %s ended: %s; again in %.1f s", self._bucket, error, pause)
             stop.wait(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+class StoreFolderSensor:
+    """Watches the folder in which the embedded store keeps a bucket: a file there is an object of the same name.
+
+    Its watchdog thread only collects; a key is asked for by the store like any other hint.
+    """
+
+    def __init__(self, bucket: str, folder: Path, *, landing: Landing, sweep_soon: Callable[[], None]) -> None:
+        self._bucket = bucket
+        self._folder = folder
+        self._landing = landing
+        self._sweep_soon = sweep_soon
+        self._lock = threading.Lock()
+        self._ready = threading.Event()
+        self._hints: dict[str, None] = {}
+
+    def run(self, stop: threading.Event) -> None:
+        """Watch until `stop` is set."""
+        observer = Observer()
+        observer.schedule(_Hints(self.hint), str(self._folder), recursive=True)
+        observer.start()
+        try:
+            self._sweep_soon()
+            while not stop.is_set():
+                self._ready.wait(0.5)
+                self._pass_on()
+        finally:
+            observer.stop()
+            observer.join()
+
+    def hint(self, path: Path) -> None:
+        """A file of the store's folder was written or moved into place."""
+        if path.name.startswith(_UPLOAD):
+            return
+        try:
+            key = path.relative_to(self._folder).as_posix()
+            key.encode()
+        except ValueError:
+            # Not an object's name, or none that S3 can have: the store knows no such key.
+            return
+        with self._lock:
+            if len(self._hints) >= _MOST_HINTS:
+                self._sweep_soon()
+                return
+            self._hints[key] = None
+        self._ready.set()
+
+    def _pass_on(self) -> None:
+        with self._lock:
+            keys, self._hints = list(self._hints), {}
+            self._ready.clear()
+        if not keys:
+            return
+        try:
+            self._landing.seen(self._bucket, keys, Via.BUCKET)
+        except Transient as error:
+            log.warning("%d hints of %s are left to the sweep: %s", len(keys), self._bucket, error)
+            self._sweep_soon()
+
+
+class _Hints(FileSystemEventHandler):
+    """watchdog's thread: passes paths on and decides nothing."""
+
+    def __init__(self, hint: Callable[[Path], None]) -> None:
+        self._hint = hint
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        path = event.dest_path if isinstance(event, FileMovedEvent) else event.src_path
+        if isinstance(event, FileClosedEvent | FileMovedEvent):
+            self._hint(Path(path if isinstance(path, str) else path.decode(errors="surrogateescape")))

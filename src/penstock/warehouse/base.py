@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, Protocol
 
 from penstock.model import ObjectRef
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 OBJECT = "_penstock_object"
 ROW = "_penstock_row"

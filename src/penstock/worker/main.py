@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import signal
 
+from prefect.client.orchestration import get_client
+
 from penstock.settings import load_settings
 from penstock.worker.warm import PenstockWorker
 
@@ -21,8 +23,19 @@ def main() -> None:
 
 async def _until_asked_to_end(worker: PenstockWorker) -> None:
     loop = asyncio.get_running_loop()
-    working = loop.create_task(worker.start())
+    working = loop.create_task(_work(worker))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, working.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         await working
+
+
+async def _work(worker: PenstockWorker) -> None:
+    # Imports take longer than anything else: they need no server, and so need not wait for one.
+    await worker.warm()
+    while True:
+        async with get_client() as client:
+            if await client.api_healthcheck() is None:
+                break
+        await asyncio.sleep(0.25)
+    await worker.start()

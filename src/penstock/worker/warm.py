@@ -63,12 +63,19 @@ class PenstockWorker(BaseWorker[PenstockJobConfiguration, PenstockVariables, Pen
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._nursery = Nursery()
+        self._starts: str | None = None
+
+    async def warm(self) -> str:
+        """Import what the runs need, once; returns in words how runs are started."""
+        if self._starts is None:
+            self._starts = await self._nursery.warm()
+        return self._starts
 
     async def start(
         self, run_once: bool = False, with_healthcheck: bool = False, printer: Callable[..., None] = print
     ) -> None:
         """Run until cancelled: Prefect's loops, and the event stream beside them."""
-        printer(f"Runs are started: {await self._nursery.warm()}")
+        printer(f"Runs are started: {await self.warm()}")
         async with anyio.create_task_group() as group:
             if not run_once:
                 group.start_soon(self._listen)
