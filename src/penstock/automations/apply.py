@@ -13,19 +13,17 @@ from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTag
 
 from penstock.automations.define import Automation, owner_tag, resolve
 from penstock.automations.diff import Change, compare
-from penstock.errors import DeclarationError
 
 _PAGE = 200
 
 
 async def apply_automations(client: PrefectClient, automations: Sequence[Automation], *, project: str) -> list[Change]:
-    """Create or update the declared automations by name; returns what was done, in the order of the names."""
+    """Create or update the declared automations by name; returns what was done, in the order of the names.
+
+    Raises DeclarationError, having changed nothing.
+    """
     ids = await deployment_ids(client)
     wanted = [resolve(automation, project=project, deployment_ids=ids) for automation in automations]
-    names = [core.name for core in wanted]
-    for name in names:
-        if names.count(name) > 1:
-            raise DeclarationError(f"two automations are named {name!r}")
     changes = compare(
         "automation", [core.model_dump(mode="json") for core in wanted], await _owned(client, owner_tag(project))
     )

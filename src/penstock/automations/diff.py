@@ -5,13 +5,18 @@ Compared are normalised forms: the server adds ids and orders sets as it likes, 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from penstock.errors import DeclarationError
+
 # What the server adds on its own, or what is its users' to change (`enabled`: a paused one stays paused).
 _NOT_DECLARED = frozenset({"id", "created", "updated", "owner_resource", "enabled"})
 _SETS = frozenset({"expect", "after", "for_each", "tags"})
+# Theirs who wrote the flow: an `id` or a `tags` in there means what it says.
+_VERBATIM = frozenset({"parameters", "job_variables"})
 
 Kind = Literal["create", "update", "unchanged"]
 
@@ -39,7 +44,7 @@ def normalised(form: Any) -> Any:
     """A form in which equal automations are equal."""
     if isinstance(form, dict):
         return {
-            key: sorted(normalised(value), key=str) if key in _SETS and isinstance(value, list) else normalised(value)
+            key: _member(key, value)
             for key, value in sorted(form.items())
             if key not in _NOT_DECLARED and value is not None
         }
@@ -48,12 +53,26 @@ def normalised(form: Any) -> Any:
     return form
 
 
+def _member(key: str, value: Any) -> Any:
+    if key in _VERBATIM:
+        return value
+    if key in _SETS and isinstance(value, list):
+        return sorted(normalised(value), key=str)
+    return normalised(value)
+
+
 def compare(
     what: Literal["automation", "deployment"],
     declared: Sequence[dict[str, Any]],
     existing: Sequence[tuple[Any, dict[str, Any]]],
 ) -> list[Change]:
-    """Declared forms against (id, form) of what is there and ours, matched by name, in the order of the names."""
+    """Declared forms against (id, form) of what is there and ours, matched by name, in the order of the names.
+
+    Raises DeclarationError when two are declared by one name.
+    """
+    for name, count in Counter(form["name"] for form in declared).items():
+        if count > 1:
+            raise DeclarationError(f"two {what}s are named {name!r}: give one of them another name")
     there = {form["name"]: (found_id, normalised(form)) for found_id, form in existing}
     changes = []
     for form in sorted(declared, key=lambda form: str(form["name"])):

@@ -83,7 +83,6 @@ def demo(project_dir: Path, store: str, keep: bool) -> None:
         env = _clean_environment(store)
         console.print(f"[bold]penstock demo[/bold] in {copy}: starting a whole system, 10 to 30 s", soft_wrap=True)
         with running_stack(copy, say=lambda line: console.print(f"  {line}", soft_wrap=True), env=env) as stack:
-            console.print("  worker      warming up")
             ledger = open_ledger(stack.settings)
             steps, answers = _act(console, stack, data, ledger)
             _await_outcomes(console, ledger, steps)
@@ -228,6 +227,8 @@ def _show(console: Console, stack: Stack, steps: list[Step], answers: list[Answe
     for step in steps:
         if step.story and step.story.reason:
             console.print(f"  {step.key}: {step.story.reason}", markup=False, soft_wrap=True)
+        if not step.right:
+            console.print(f"  {step.key}: {_find(open_ledger(stack.settings), step.key)}", markup=False, soft_wrap=True)
     console.print()
     console.print(
         table(

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import filelock
@@ -21,6 +22,7 @@ from penstock.cli.secrets import made_secrets
 from penstock.cli.supervisor import Child, Supervisor, accepts, free_port
 from penstock.errors import NotRunning, SettingsError, Transient
 from penstock.ledger import Ledger
+from penstock.ledger.database import utc_now
 from penstock.project import Project, load_project
 from penstock.settings import RUNTIME_FILE, Settings, load_settings, write_made
 from penstock.wiring import open_store, spool_folder
@@ -112,7 +114,7 @@ def _start(project_dir: Path, supervisor: Supervisor, *, say: Callable[[str], No
     prefect_url = settings.prefect_api_url.removesuffix("/api")
     say(f"prefect     {prefect_url}")
     applied = _apply(settings)
-    supervisor.wait_ready("serve", seconds=_READY_SECONDS)
+    supervisor.wait_ready("serve", "worker", seconds=_READY_SECONDS)
     say(f"webhook     http://{settings.host}:{settings.port}")
     return Stack(
         settings=settings,
@@ -193,7 +195,11 @@ def _prefect_child(settings: Settings, secrets: dict[str, str], env: dict[str, s
 
 
 def _part(name: str, settings: Settings, env: dict[str, str]) -> Child:
-    ready = {"serve": lambda: _answers(f"http://{settings.host}:{settings.port}/healthz", "")}
+    began = utc_now()
+    ready = {
+        "serve": lambda: _answers(f"http://{settings.host}:{settings.port}/healthz", ""),
+        "worker": lambda: _works(settings, since=began),
+    }
     return Child(
         name=name,
         argv=[sys.executable, "-m", "penstock.cli", "--project", str(settings.project_dir), name],
@@ -220,6 +226,20 @@ def _apply(settings: Settings, *, attempts: int = 5) -> list[Applied]:
                 raise
             time.sleep(attempt)
     raise NotRunning
+
+
+def _works(settings: Settings, *, since: datetime) -> bool:
+    """Whether the worker that was started has told the server that it is there."""
+    user, _, password = settings.prefect_auth.get_secret_value().partition(":")
+    url = f"{settings.prefect_api_url}/work_pools/{settings.project}/workers/filter"
+    try:
+        found = httpx.post(url, json={}, auth=(user, password) if user else None, timeout=2)
+    except httpx.HTTPError:
+        return False
+    if found.status_code != httpx.codes.OK:
+        return False
+    beats = [worker["last_heartbeat_time"] for worker in found.json() if worker["status"] == "ONLINE"]
+    return any(beat and datetime.fromisoformat(beat) >= since for beat in beats)
 
 
 def _answers(url: str, auth: str) -> bool:

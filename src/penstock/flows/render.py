@@ -29,7 +29,8 @@ def as_markdown(dataset: str, report: Report, seconds: float) -> str:
 
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key}: {_shown(inner)}" for key, inner in sorted(value.items()))
+        return ", ".join(f"{_shown(key)}: {_shown(inner)}" for key, inner in sorted(value.items()))
     if isinstance(value, float):
         return f"{value:,.2f}"
-    return str(value)
+    # What comes from the data must not end a cell or a line of the table.
+    return " ".join(str(value).split()).replace("|", "\\|")

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from watchdog.events import FileClosedEvent, FileMovedEvent, FileSystemEvent, FileSystemEventHandler
+from watchdog.events import (
+    DirCreatedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
 from watchdog.observers import Observer
 
 from penstock.errors import CannotListen, Transient
@@ -20,6 +28,8 @@ log = logging.getLogger(__name__)
 _LONGEST_PAUSE = 30.0
 # Hints that wait for the store; beyond that a sweep does their work.
 _MOST_HINTS = 10_000
+# Asked for and recorded together, so that the first of a burst need not wait for the last.
+_TOGETHER = 200
 # rclone writes to a file of this name first and moves it when it is whole.
 _UPLOAD = ".rclone_temp_"
 
@@ -99,13 +109,13 @@ class StoreFolderSensor:
         with self._lock:
             keys, self._hints = list(self._hints), {}
             self._ready.clear()
-        if not keys:
-            return
-        try:
-            self._landing.seen(self._bucket, keys, Via.BUCKET)
-        except Transient as error:
-            log.warning("%d hints of %s are left to the sweep: %s", len(keys), self._bucket, error)
-            self._sweep_soon()
+        for start in range(0, len(keys), _TOGETHER):
+            try:
+                self._landing.seen(self._bucket, keys[start : start + _TOGETHER], Via.BUCKET)
+            except Transient as error:
+                log.warning("%d hints of %s are left to the sweep: %s", len(keys) - start, self._bucket, error)
+                self._sweep_soon()
+                return
 
 
 class _Hints(FileSystemEventHandler):
@@ -115,6 +125,11 @@ class _Hints(FileSystemEventHandler):
         self._hint = hint
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        path = event.dest_path if isinstance(event, FileMovedEvent) else event.src_path
-        if isinstance(event, FileClosedEvent | FileMovedEvent):
-            self._hint(Path(path if isinstance(path, str) else path.decode(errors="surrogateescape")))
+        path = os.fsdecode(event.dest_path if isinstance(event, FileMovedEvent) else event.src_path)
+        # In a new folder a file may be in place before it is watched; it is then told of as created.
+        if isinstance(event, FileClosedEvent | FileCreatedEvent | FileMovedEvent):
+            self._hint(Path(path))
+        elif isinstance(event, DirCreatedEvent):
+            for folder, _, names in os.walk(path):
+                for name in names:
+                    self._hint(Path(folder, name))

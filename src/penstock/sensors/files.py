@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
+import signal
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,23 +15,42 @@ from typing import BinaryIO
 from penstock.errors import Refused
 from penstock.sensors.settle import Print, Writer, is_temporary
 
+log = logging.getLogger(__name__)
+
 # What F_SETLEASE answers where leases are not to be had: another's file, a file system without them.
 _CANNOT_TELL = frozenset({errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
-def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading without following a symlink. Raises Refused for what is no regular file."""
+def open_regular(root: Path, path: Path) -> BinaryIO:
+    """Open a file below `root` for reading; no symlink below `root` is followed, neither as file nor as folder.
+
+    Raises Refused for what is no regular file, NotADirectoryError where a folder of the path is none (or a symlink),
+    IsADirectoryError.
+    """
+    *folders, name = path.relative_to(root).parts
+    folder = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        for part in folders:
+            inner = os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+            os.close(folder)
+            folder = inner
         # O_NONBLOCK: a FIFO without a writer must not hang the sensor.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise Refused(
                 "it is a symlink, and only files that lie in the inbox are read: copy the file here"
             ) from None
+        if error.errno == errno.ENXIO:
+            raise Refused("it is no regular file") from None
         raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    finally:
+        os.close(folder)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
         os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, "is a folder", str(path))
         raise Refused("it is no regular file")
     return os.fdopen(descriptor, "rb")
 
@@ -51,6 +72,9 @@ def fingerprint_at(path: Path) -> Print | None:
 
 def writer_of(file: BinaryIO) -> Writer:
     """Whether anybody has the file open for writing: a read lease is granted only when nobody has."""
+    # Who opens the file for writing while the lease is held makes the kernel signal its holder: by SIGIO, which would
+    # end this process, unless another signal is named. SIGURG is ignored where nobody asks for it.
+    fcntl.fcntl(file.fileno(), fcntl.F_SETSIG, signal.SIGURG)
     try:
         fcntl.fcntl(file.fileno(), fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except OSError as error:
@@ -66,7 +90,8 @@ def writer_of(file: BinaryIO) -> Writer:
 def walk(root: Path, below: Path | None = None) -> Iterator[Path]:
     """Every entry under the inbox that could be meant for penstock, sorted within its folder; symlinks are entries.
 
-    Temporary names, and folders with such names, are passed over. A folder that vanishes meanwhile is no error.
+    Temporary names, and folders with such names, are passed over. A folder that vanishes meanwhile is no error, and one
+    that cannot be read does not hide the others.
     """
     pending = [below or root]
     while pending:
@@ -74,6 +99,9 @@ def walk(root: Path, below: Path | None = None) -> Iterator[Path]:
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            log.warning("the folder %s cannot be read: %s", printable(root, folder), error.strerror)
             continue
         for entry in entries:
             if is_temporary(entry.name):

@@ -7,6 +7,7 @@ pace is the sensor's pace, and what waits is bounded: beyond that a scan finds i
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from watchdog.events import (
     DirMovedEvent,
     FileClosedEvent,
     FileCreatedEvent,
+    FileDeletedEvent,
     FileModifiedEvent,
     FileMovedEvent,
     FileSystemEvent,
@@ -25,7 +27,7 @@ from watchdog.events import (
 )
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
-from watchdog.observers.polling import PollingObserver
+from watchdog.observers.polling import PollingObserverVFS
 
 from penstock.declarations import Folder
 from penstock.errors import FileChanged, Refused, Transient
@@ -46,6 +48,9 @@ _PAUSE = 1.0
 @dataclass(kw_only=True)
 class _Waiting:
     due: float
+    # Offered again since the last look began: what that look saw may be old.
+    again: bool = False
+    complained: bool = False
     looks: int = 0
     seen: Print | None = None
     still_since: float = 0.0
@@ -84,6 +89,7 @@ class FolderSensor:
         self._writer_of = writer_of
         self._queue = _Queue()
         self._unavailable = False
+        self._paused_until = 0.0
 
     def offer(self, path: Path) -> None:
         """Something happened to a path: look at it now."""
@@ -98,6 +104,7 @@ class FolderSensor:
                 self._queue.waiting[path] = _Waiting(due=self._monotonic())
             else:
                 known.due = self._monotonic()
+                known.again = True
         self._queue.ready.set()
 
     def scan(self, below: Path | None = None) -> int:
@@ -115,24 +122,23 @@ class FolderSensor:
         """Look at every path that is due; returns how many new objects were recorded."""
         now = self._monotonic()
         with self._queue.lock:
+            self._queue.ready.clear()
+            if now < self._paused_until:
+                return 0
             due = sorted(
                 (path for path, waiting in self._queue.waiting.items() if waiting.due <= now),
                 key=lambda path: self._queue.waiting[path].due,
             )
-            self._queue.ready.clear()
         recorded = 0
         for path in due:
             try:
                 recorded += self._look(path)
             except Transient as error:
-                if not self._unavailable:
-                    log.warning("%s; files stay in the inbox until it is back", error)
-                self._unavailable = True
-                self._later(path, _PAUSE)
-                break
+                if self._is_away(error):
+                    break
+                self._complain(path, error)
             except OSError as error:
-                log.warning("%s cannot be read: %s; it is tried again", files.printable(self.root, path), error)
-                self._later(path, _PAUSE * 5)
+                self._complain(path, error)
             else:
                 if self._unavailable:
                     log.info("the folder sensor goes on")
@@ -142,7 +148,8 @@ class FolderSensor:
     def run(self, stop: threading.Event, *, scan_every: float) -> None:
         """Watch until `stop` is set."""
         self.root.mkdir(parents=True, exist_ok=True)
-        observer: BaseObserver = PollingObserver() if self._declared.polling else Observer()
+        # The polling one would follow symlinks out of the inbox.
+        observer: BaseObserver = PollingObserverVFS(os.lstat, os.scandir) if self._declared.polling else Observer()
         observer.schedule(_Hints(self), str(self.root), recursive=True)
         observer.start()
         try:
@@ -167,8 +174,30 @@ class FolderSensor:
     def _until_due(self) -> float:
         with self._queue.lock:
             dues = [waiting.due for waiting in self._queue.waiting.values()]
+        due = max(min(dues, default=self._monotonic() + 1), self._paused_until)
         # At most half a second, so that `stop` is seen.
-        return min(0.5, max(0.0, min(dues, default=self._monotonic() + 1) - self._monotonic()))
+        return min(0.5, max(0.0, due - self._monotonic()))
+
+    def _is_away(self, error: Transient) -> bool:
+        """Whether store or ledger are away: then every file waits, in its order, and it is said once."""
+        try:
+            self._landing.check()
+        except Transient:
+            if not self._unavailable:
+                log.warning("%s; files stay in the inbox until it is back", error)
+            self._unavailable = True
+            self._paused_until = self._monotonic() + _PAUSE
+            return True
+        return False
+
+    def _complain(self, path: Path, error: Exception) -> None:
+        """A file that cannot be taken now: said once, tried again and again, and no other file waits for it."""
+        with self._queue.lock:
+            waiting = self._queue.waiting.setdefault(path, _Waiting(due=0.0))
+            first, waiting.complained = not waiting.complained, True
+        if first:
+            log.warning("%s cannot be taken: %s; it is tried again", files.printable(self.root, path), error)
+        self._later(path, _PAUSE * 5)
 
     def _offer_changed(self, batch: list[Path]) -> int:
         marks = self._arrivals.file_marks([files.printable(self.root, path) for path in batch])
@@ -176,21 +205,26 @@ class FolderSensor:
         for path in batch:
             mark = marks.get(files.printable(self.root, path))
             found = files.fingerprint_at(path)
-            if found is not None and (mark is None or _print_of(mark) != found or not mark.etag):
+            if found is not None and (mark is None or self._is_news(mark, found)):
                 self.offer(path)
                 offered += 1
         return offered
 
+    def _is_news(self, mark: FileMark, found: Print) -> bool:
+        # A recorded file that should not be here any more was left by a crash.
+        return not mark.etag or _print_of(mark) != found or self._declared.after != "keep"
+
     def _look(self, path: Path) -> int:
+        with self._queue.lock:
+            if path in self._queue.waiting:
+                self._queue.waiting[path].again = False
         try:
-            with files.open_regular(path) as file:
+            with files.open_regular(self.root, path) as file:
                 return self._take(path, file)
         except FileChanged:
             self._later(path, 0.0)
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             self._gone(path)
-        except IsADirectoryError:
-            self._done(path)
         except Refused as error:
             self._refuse(path, error)
         return 0
@@ -201,6 +235,7 @@ class FolderSensor:
         mark = self._arrivals.file_marks([shown]).get(shown)
         if mark is not None and mark.etag and _print_of(mark) == found:
             self._done(path)
+            self._dispose(path, file, found)
             return 0
         if self._judge(path, self._writer_of(file), found) is Verdict.WAIT:
             return 0
@@ -212,7 +247,7 @@ class FolderSensor:
             self._later(path, 0.0)
         else:
             self._done(path)
-            self._dispose(path, key, found)
+            self._dispose(path, file, found)
         return int(new)
 
     def _judge(self, path: Path, writer: Writer, found: Print) -> Verdict:
@@ -222,17 +257,15 @@ class FolderSensor:
             if waiting.seen != found:
                 waiting.still_since = now
             before, waiting.seen = waiting.seen, found
-            verdict = judge(
-                writer=writer,
-                age=self._wall() - found.mtime_ns / 1e9,
-                now=found,
-                before=before,
-                still_for=now - waiting.still_since,
-                settle=self._declared.settle.total_seconds(),
-            )
+            age = self._wall() - found.mtime_ns / 1e9
+            still_for = now - waiting.still_since
+            settle = self._declared.settle.total_seconds()
+            verdict = judge(writer=writer, age=age, now=found, before=before, still_for=still_for, settle=settle)
             if verdict is Verdict.WAIT:
                 waiting.looks += 1
-                waiting.due = now + next_look(waiting.looks)
+                pause = next_look(writer=writer, age=age, looks=waiting.looks, still_for=still_for, settle=settle)
+                # Its writer may have closed it since it was asked for.
+                waiting.due = now if waiting.again else now + pause
         return verdict
 
     def _mark_if_unchanged(self, path: Path, key: str, found: Print) -> FileMark | None:
@@ -251,14 +284,21 @@ class FolderSensor:
 
     def _gone(self, path: Path) -> None:
         shown = files.printable(self.root, path)
-        self._arrivals.forget_refusal(shown)
-        self._arrivals.forget_file(shown)
+        # Reading first: most of what is removed was never remembered, and a write waits for the disk.
+        mark = self._arrivals.file_marks([shown]).get(shown)
+        if mark is not None:
+            if not mark.etag:
+                self._arrivals.forget_refusal(shown)
+            self._arrivals.forget_file(shown)
         self._done(path)
 
-    def _dispose(self, path: Path, key: str, found: Print) -> None:
-        """What `after` says, only for a file that is still what was recorded."""
-        if self._declared.after == "keep" or files.fingerprint_at(path) != found:
+    def _dispose(self, path: Path, file: BinaryIO, found: Print) -> None:
+        """What `after` says, only for a file that is still what was recorded and that nobody is about to write to."""
+        if self._declared.after == "keep" or self._writer_of(file) is Writer.SOME:
             return
+        if files.fingerprint_at(path) != found:
+            return
+        key = files.key_of(self.root, path)
         if self._declared.after == "delete":
             path.unlink()
         else:
@@ -269,11 +309,14 @@ class FolderSensor:
 
     def _later(self, path: Path, seconds: float) -> None:
         with self._queue.lock:
-            self._queue.waiting.setdefault(path, _Waiting(due=0.0)).due = self._monotonic() + seconds
+            waiting = self._queue.waiting.setdefault(path, _Waiting(due=0.0))
+            waiting.due = self._monotonic() + (0.0 if waiting.again else seconds)
 
     def _done(self, path: Path) -> None:
         with self._queue.lock:
-            self._queue.waiting.pop(path, None)
+            waiting = self._queue.waiting.get(path)
+            if waiting is not None and not waiting.again:
+                del self._queue.waiting[path]
 
 
 def _print_of(mark: FileMark) -> Print:
@@ -287,8 +330,11 @@ class _Hints(FileSystemEventHandler):
         self._sensor = sensor
 
     def on_any_event(self, event: FileSystemEvent) -> None:
+        if isinstance(event, FileDeletedEvent | FileMovedEvent):
+            # What was refused or remembered under that name is to be forgotten.
+            self._sensor.offer(Path(os.fsdecode(event.src_path)))
         path = event.dest_path if isinstance(event, FileMovedEvent | DirMovedEvent) else event.src_path
-        found = Path(path if isinstance(path, str) else path.decode(errors="surrogateescape"))
+        found = Path(os.fsdecode(path))
         if isinstance(event, FileClosedEvent | FileCreatedEvent | FileMovedEvent | FileModifiedEvent):
             self._sensor.offer(found)
         elif isinstance(event, DirCreatedEvent | DirMovedEvent):

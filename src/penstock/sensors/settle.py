@@ -62,6 +62,12 @@ def judge(*, writer: Writer, age: float, now: Print, before: Print | None, still
     return Verdict.TAKE if now == before and still_for >= settle else Verdict.WAIT
 
 
-def next_look(looks: int) -> float:
-    """Seconds until the look after the `looks`-th (from 1)."""
-    return min(FIRST_LOOK * 2.0 ** min(looks - 1, 10), LONGEST_LOOK)
+def next_look(*, writer: Writer, age: float, looks: int, still_for: float, settle: float) -> float:
+    """Seconds until a file that must wait is looked at again; it was looked at `looks` times (from 1).
+
+    A file that is only too young, or only has to keep still, is due when that is over, however often it was looked at.
+    """
+    if writer is Writer.SOME:
+        return min(FIRST_LOOK * 2.0 ** min(looks - 1, 10), LONGEST_LOOK)
+    tick = MTIME_TICK - age if 0 <= age < MTIME_TICK else 0.0
+    return max(tick, settle - still_for, FIRST_LOOK) if writer is Writer.UNKNOWN else tick

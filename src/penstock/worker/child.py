@@ -22,7 +22,8 @@ _PR_SET_PDEATHSIG = 1
 
 def is_module_path(entrypoint: str) -> bool:
     """Whether an entrypoint is `package.module.flow` (which a fork can import), not `file.py:flow`."""
-    return ":" not in entrypoint and all(part.isidentifier() for part in entrypoint.split("."))
+    parts = entrypoint.split(".")
+    return len(parts) > 1 and all(part.isidentifier() for part in parts)
 
 
 def run(flow_run_id: UUID, entrypoint: str, env: Mapping[str, str], working_dir: str | None) -> None:

@@ -61,14 +61,17 @@ class Nursery:
 
 
 async def ended(process: Born) -> int:
-    """Wait for the end without a thread; returns the exit code."""
+    """Wait for the end without a thread; returns the exit code. Several may wait for one process."""
     loop = asyncio.get_running_loop()
     done = asyncio.Event()
-    loop.add_reader(process.sentinel, done.set)
+    # A loop has one reader per descriptor, and a second one would leave the first waiting for ever.
+    sentinel = os.dup(process.sentinel)
+    loop.add_reader(sentinel, done.set)
     try:
         await done.wait()
     finally:
-        loop.remove_reader(process.sentinel)
+        loop.remove_reader(sentinel)
+        os.close(sentinel)
     process.join()
     assert process.exitcode is not None
     return process.exitcode

@@ -1,0 +1,35 @@
+# make demo and make test work on a machine with git, make and a python3 that has pip or venv.
+.DEFAULT_GOAL := help
+PYTHON := .venv/bin/python
+
+.PHONY: help demo up test test-slow lint minio clean
+
+help: ## What there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/ready: pyproject.toml uv.lock scripts/bootstrap.sh
+	@sh scripts/bootstrap.sh
+
+demo: .venv/ready ## The whole pipe on real files, in a temporary folder
+	@.venv/bin/penstock demo
+
+up: .venv/ready ## Everything for this project, until Ctrl-C
+	@.venv/bin/penstock up
+
+minio: ## Build the pinned MinIO once, into the user's cache (about 4 minutes on 2 cores)
+	@python3 scripts/build_minio.py
+
+lint: .venv/ready ## Format, lint, types, and the direction of imports
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+test: .venv/ready minio lint ## Lint, and every test but the slow ones, on real parts
+	$(PYTHON) -m pytest -m "not slow"
+
+test-slow: .venv/ready minio ## The tests that take minutes
+	$(PYTHON) -m pytest -m slow
+
+clean: ## Remove what was built here; .penstock/ and inbox/ stay
+	rm -rf .venv .uv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
