@@ -7,6 +7,7 @@ from pathlib import Path
 from penstock.errors import NotRunning
 from penstock.landing import Landing
 from penstock.ledger import Ledger
+from penstock.object_server import WEBHOOK_NAME
 from penstock.objects import ObjectStore
 from penstock.outbox.prefect_api import PrefectApi
 from penstock.project import Project
@@ -25,6 +26,15 @@ def open_store(settings: Settings) -> ObjectStore:
         region=settings.s3_region,
         secure=settings.s3_secure,
     )
+
+
+def prepare_store(settings: Settings) -> bool:
+    """Make the bucket, and have the store notify of new objects where it is to; returns whether it keeps versions."""
+    store = open_store(settings)
+    versioned = store.ensure_bucket(settings.bucket)
+    if settings.bucket_events == "webhook":
+        store.notify(settings.bucket, WEBHOOK_NAME)
+    return versioned
 
 
 def open_ledger(settings: Settings) -> Ledger:

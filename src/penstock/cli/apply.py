@@ -1,4 +1,4 @@
-"""`penstock apply`: deployments and automations as declared. Applying twice changes nothing."""
+"""`penstock apply`: bucket, deployments and automations as declared. Applying twice changes nothing."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 
 from penstock.errors import NotRunning, PrefectUnavailable
 from penstock.settings import Settings, load_settings
+from penstock.wiring import prepare_store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,8 @@ async def _apply(settings: Settings) -> list[Applied]:
 def apply(project_dir: Path, as_json: bool) -> None:
     """Create or update the project's deployments and automations on its Prefect server."""
     settings = load_settings(project_dir)
+    if settings.s3_endpoint:
+        prepare_store(settings)
     applied = apply_project(settings)
     if as_json:
         click.echo(json.dumps([vars(one) for one in applied], indent=2))

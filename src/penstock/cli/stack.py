@@ -25,7 +25,7 @@ from penstock.ledger import Ledger
 from penstock.ledger.database import utc_now
 from penstock.project import Project, load_project
 from penstock.settings import RUNTIME_FILE, Settings, load_settings, write_made
-from penstock.wiring import open_store, spool_folder
+from penstock.wiring import prepare_store, spool_folder
 
 _STORE_PORT = 9000
 _CONSOLE_PORT = 9001
@@ -99,10 +99,7 @@ def _start(project_dir: Path, supervisor: Supervisor, *, say: Callable[[str], No
     say(f"ledger      {_migrate(settings)}")
     if own_store:
         supervisor.wait_ready("object-store", seconds=_READY_SECONDS)
-    store = open_store(settings)
-    versioned = store.ensure_bucket(settings.bucket)
-    if settings.bucket_events == "webhook" and own_store:
-        store.notify(settings.bucket, object_server.WEBHOOK_NAME)
+    versioned = prepare_store(settings)
     say(f"store       {described}, bucket {settings.bucket}{', versioned' if versioned else ''}")
     settings.inbox.mkdir(parents=True, exist_ok=True)
     for dataset in project.datasets:

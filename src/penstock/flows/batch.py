@@ -23,7 +23,7 @@ from penstock.errors import DeclarationError, ObjectChanged, ObjectMissing, Term
 from penstock.formats.result import REJECTED, RESCUED, ROW
 from penstock.landing import Landing
 from penstock.ledger import Ledger
-from penstock.model import Lease, ObjectRef, Outcome, State, Via
+from penstock.model import Lease, ObjectRef, Outcome, State, Via, object_name
 from penstock.objects import ObjectStore
 from penstock.warehouse.base import LoadPart, Warehouse
 
@@ -31,6 +31,9 @@ from penstock.warehouse.base import LoadPart, Warehouse
 _SUFFIXES = {"text/csv": ".csv", "application/x-ndjson": ".ndjson", "application/jsonl": ".ndjson"}
 
 _NO_ROWS = pa.table({ROW: pa.array([], pa.int64()), RESCUED: pa.array([], pa.string())})
+
+# How many older generations of a key are asked for in the warehouse, besides those that the ledger calls loaded.
+_GENERATIONS = 100
 
 # Connections to the store at once; MinIO on two cores gains nothing from more.
 _FETCHERS = 8
@@ -89,6 +92,7 @@ class Batch:
         self._fetched: dict[int, Path] = {}
         self._parts: dict[int, LoadPart] = {}
         self._replaces: dict[int, list[ObjectRef]] = {}
+        self._stale: dict[int, set[str]] = {}
         self._names: dict[int, str] = {}
         self._columns: dict[str, str] = {}
 
@@ -116,9 +120,12 @@ class Batch:
         return len(self._fetched)
 
     def check(self) -> int:
-        """Parse and check what was fetched; returns the good rows. Raises DeclarationError for faulty SQL in it."""
+        """Parse and check what was fetched; returns the good rows.
+
+        Raises DeclarationError for faulty SQL in the declaration, WarehouseLocked where an overwrite is looked up.
+        """
         if self._dataset.on_overwrite == "replace":
-            self._replaces = dict(self._ledger.work.older(self.refs))
+            self._find_older()
         good = 0
         for ref in self.refs:
             path = self._fetched.get(ref.id)
@@ -134,7 +141,7 @@ class Batch:
                 self._end(ref, State.QUARANTINED, f"{type(error).__name__}: {error}")
         for ref in self.refs:
             outcome = self.outcomes.get(ref.id)
-            if outcome is not None and outcome.state is State.EMPTY and self._replaces.get(ref.id):
+            if outcome is not None and outcome.state is State.EMPTY and self._replaced_names(ref):
                 # Overwritten with nothing: the older generation's rows go.
                 self._add_part(ref, rows=_NO_ROWS, rejected=REJECTED.empty_table())
         return good
@@ -167,16 +174,19 @@ class Batch:
     def settle(self) -> tuple[list[Outcome], dict[str, Any]]:
         """Tell the ledger; returns what became of each object, and the figures of the dataset's report."""
         outcomes = list(self.outcomes.values())
-        replaced = [old for ref_id in self._parts for old in self._replaces.get(ref_id, [])]
+        replaced = [old for ref_id in self._parts for old in self._replaces.get(ref_id, []) if self._was_loaded(old)]
         self._ledger.work.settle(self._lease, outcomes, run=self._run, replaced=replaced)
         left = [ref for ref in self.refs if ref.id not in self.outcomes]
         if left:
             assert self.postponed is not None, left
             failed, reason = self.postponed
             self._ledger.work.give_back(self._lease, left, run=self._run, failed=failed, reason=reason)
-        changed = [o.ref.key for o in outcomes if o.state in (State.SUPERSEDED, State.MISSING) and not o.ref.entry]
-        if changed:
-            self._landing.seen(self.refs[0].bucket, changed, Via.SWEEP)
+        changed: dict[str, list[str]] = {}
+        for outcome in outcomes:
+            if outcome.state in (State.SUPERSEDED, State.MISSING) and not outcome.ref.entry:
+                changed.setdefault(outcome.ref.bucket, []).append(outcome.ref.key)
+        for bucket, keys in changed.items():
+            self._landing.seen(bucket, keys, Via.SWEEP)
         figures: dict[str, Any] = {}
         for outcome in outcomes:
             if outcome.state is State.LOADED:
@@ -261,8 +271,38 @@ class Batch:
         self._add_part(ref, rows=result.rows, rejected=result.rejected)
         return int(result.rows.num_rows)
 
+    def _find_older(self) -> None:
+        """What each object replaces: what the ledger calls loaded, what comes with this batch, and what a run left in
+        the warehouse that died before it told the ledger (the markers say so).
+        """
+        self._replaces = {ref_id: list(found) for ref_id, found in self._ledger.work.older(self.refs).items()}
+        names: dict[int, list[str]] = {}
+        for ref in self.refs:
+            if ref.entry or ref.generation == 1:
+                continue
+            self._replaces.setdefault(ref.id, []).extend(
+                old
+                for old in self.refs
+                if not old.entry and (old.bucket, old.key) == (ref.bucket, ref.key) and old.generation < ref.generation
+            )
+            oldest = max(1, ref.generation - _GENERATIONS)
+            names[ref.id] = [object_name(ref.bucket, ref.key, number) for number in range(oldest, ref.generation)]
+        there = self._warehouse.markers([name for found in names.values() for name in found]) if names else set()
+        self._stale = {ref_id: there & set(found) for ref_id, found in names.items()}
+
+    def _replaced_names(self, ref: ObjectRef) -> tuple[str, ...]:
+        names = {old.name for old in self._replaces.get(ref.id, [])} | self._stale.get(ref.id, set())
+        return tuple(sorted(names))
+
+    def _was_loaded(self, old: ObjectRef) -> bool:
+        """Whether a replaced generation is loaded for the ledger, before this batch or in it."""
+        if all(old.id != ref.id for ref in self.refs):
+            return True
+        outcome = self.outcomes.get(old.id)
+        return outcome is not None and outcome.state is State.LOADED
+
     def _add_part(self, ref: ObjectRef, *, rows: pa.Table, rejected: pa.Table) -> None:
-        replaces = tuple(old.name for old in self._replaces.get(ref.id, []))
+        replaces = self._replaced_names(ref)
         self._parts[ref.id] = LoadPart(ref=ref, rows=rows, rejected=rejected, replaces=replaces)
 
     def _end(self, ref: ObjectRef, state: State, reason: str, *, rejected: int = 0) -> None:

@@ -6,7 +6,9 @@ pace is the sensor's pace, and what waits is bounded: beyond that a scan finds i
 
 from __future__ import annotations
 
+import heapq
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable
@@ -47,7 +49,8 @@ _PAUSE = 1.0
 
 @dataclass(kw_only=True)
 class _Waiting:
-    due: float
+    # When to look; infinite while it is being looked at.
+    due: float = math.inf
     # Offered again since the last look began: what that look saw may be old.
     again: bool = False
     complained: bool = False
@@ -91,8 +94,8 @@ class FolderSensor:
         self._unavailable = False
         self._paused_until = 0.0
 
-    def offer(self, path: Path) -> None:
-        """Something happened to a path: look at it now."""
+    def offer(self, path: Path, *, hurry: bool = True) -> None:
+        """Something happened to a path: look at it now. Without `hurry`, one that waits already keeps its turn."""
         if any(is_temporary(part) for part in path.relative_to(self.root).parts):
             return
         with self._queue.lock:
@@ -103,8 +106,10 @@ class FolderSensor:
             if known is None:
                 self._queue.waiting[path] = _Waiting(due=self._monotonic())
             else:
-                known.due = self._monotonic()
                 known.again = True
+                if not hurry:
+                    return
+                known.due = self._monotonic()
         self._queue.ready.set()
 
     def scan(self, below: Path | None = None) -> int:
@@ -119,22 +124,22 @@ class FolderSensor:
         return offered + self._offer_changed(batch)
 
     def run_once(self) -> int:
-        """Look at every path that is due; returns how many new objects were recorded."""
+        """Look at the paths that are due, at most a batch of them; returns how many new objects were recorded."""
         now = self._monotonic()
         with self._queue.lock:
             self._queue.ready.clear()
             if now < self._paused_until:
                 return 0
-            due = sorted(
-                (path for path, waiting in self._queue.waiting.items() if waiting.due <= now),
-                key=lambda path: self._queue.waiting[path].due,
+            turns = heapq.nsmallest(
+                _BATCH, ((waiting.due, path) for path, waiting in self._queue.waiting.items() if waiting.due <= now)
             )
         recorded = 0
-        for path in due:
+        for due, path in turns:
             try:
                 recorded += self._look(path)
             except Transient as error:
                 if self._is_away(error):
+                    self._look_at(path, due)
                     break
                 self._complain(path, error)
             except OSError as error:
@@ -193,11 +198,11 @@ class FolderSensor:
     def _complain(self, path: Path, error: Exception) -> None:
         """A file that cannot be taken now: said once, tried again and again, and no other file waits for it."""
         with self._queue.lock:
-            waiting = self._queue.waiting.setdefault(path, _Waiting(due=0.0))
+            waiting = self._queue.waiting.setdefault(path, _Waiting())
             first, waiting.complained = not waiting.complained, True
         if first:
             log.warning("%s cannot be taken: %s; it is tried again", files.printable(self.root, path), error)
-        self._later(path, _PAUSE * 5)
+        self._look_at(path, self._monotonic() + _PAUSE * 5)
 
     def _offer_changed(self, batch: list[Path]) -> int:
         marks = self._arrivals.file_marks([files.printable(self.root, path) for path in batch])
@@ -206,7 +211,7 @@ class FolderSensor:
             mark = marks.get(files.printable(self.root, path))
             found = files.fingerprint_at(path)
             if found is not None and (mark is None or self._is_news(mark, found)):
-                self.offer(path)
+                self.offer(path, hurry=False)
                 offered += 1
         return offered
 
@@ -216,13 +221,13 @@ class FolderSensor:
 
     def _look(self, path: Path) -> int:
         with self._queue.lock:
-            if path in self._queue.waiting:
-                self._queue.waiting[path].again = False
+            waiting = self._queue.waiting.setdefault(path, _Waiting())
+            waiting.due, waiting.again = math.inf, False
         try:
             with files.open_regular(self.root, path) as file:
                 return self._take(path, file)
         except FileChanged:
-            self._later(path, 0.0)
+            self._look_at(path, self._monotonic())
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             self._gone(path)
         except Refused as error:
@@ -244,7 +249,7 @@ class FolderSensor:
         if mark is not None and not mark.etag:
             self._arrivals.forget_refusal(shown)
         if self._mark_if_unchanged(path, key, found) is None:
-            self._later(path, 0.0)
+            self._look_at(path, self._monotonic())
         else:
             self._done(path)
             self._dispose(path, file, found)
@@ -253,7 +258,7 @@ class FolderSensor:
     def _judge(self, path: Path, writer: Writer, found: Print) -> Verdict:
         now = self._monotonic()
         with self._queue.lock:
-            waiting = self._queue.waiting.setdefault(path, _Waiting(due=now))
+            waiting = self._queue.waiting.setdefault(path, _Waiting())
             if waiting.seen != found:
                 waiting.still_since = now
             before, waiting.seen = waiting.seen, found
@@ -264,8 +269,8 @@ class FolderSensor:
             if verdict is Verdict.WAIT:
                 waiting.looks += 1
                 pause = next_look(writer=writer, age=age, looks=waiting.looks, still_for=still_for, settle=settle)
-                # Its writer may have closed it since it was asked for.
-                waiting.due = now if waiting.again else now + pause
+                # Not later than asked for meanwhile: its writer may just have closed it.
+                waiting.due = min(waiting.due, now + pause)
         return verdict
 
     def _mark_if_unchanged(self, path: Path, key: str, found: Print) -> FileMark | None:
@@ -307,16 +312,16 @@ class FolderSensor:
             path.rename(target)
         self._arrivals.forget_file(key)
 
-    def _later(self, path: Path, seconds: float) -> None:
+    def _look_at(self, path: Path, due: float) -> None:
         with self._queue.lock:
-            waiting = self._queue.waiting.setdefault(path, _Waiting(due=0.0))
-            waiting.due = self._monotonic() + (0.0 if waiting.again else seconds)
+            waiting = self._queue.waiting.setdefault(path, _Waiting())
+            waiting.due = min(waiting.due, due)
 
     def _done(self, path: Path) -> None:
         with self._queue.lock:
-            waiting = self._queue.waiting.get(path)
-            if waiting is not None and not waiting.again:
-                del self._queue.waiting[path]
+            waiting = self._queue.waiting.pop(path, None)
+            if waiting is not None and waiting.again:
+                self._queue.waiting[path] = _Waiting(due=self._monotonic())
 
 
 def _print_of(mark: FileMark) -> Print:
@@ -335,8 +340,10 @@ class _Hints(FileSystemEventHandler):
             self._sensor.offer(Path(os.fsdecode(event.src_path)))
         path = event.dest_path if isinstance(event, FileMovedEvent | DirMovedEvent) else event.src_path
         found = Path(os.fsdecode(path))
-        if isinstance(event, FileClosedEvent | FileCreatedEvent | FileMovedEvent | FileModifiedEvent):
+        if isinstance(event, FileClosedEvent | FileCreatedEvent | FileMovedEvent):
             self._sensor.offer(found)
+        elif isinstance(event, FileModifiedEvent):
+            self._sensor.offer(found, hurry=False)
         elif isinstance(event, DirCreatedEvent | DirMovedEvent):
             for inner in files.walk(self._sensor.root, found):
                 self._sensor.offer(inner)
