@@ -14,8 +14,8 @@ from typing import Literal
 from penstock.errors import DeclarationError
 from penstock.model import RESERVED_PREFIX
 
-NAME = re.compile(r"^[a-z][a-z0-9_]{0,62}$")
-ENV_NAME = re.compile(r"^[A-Z][A-Z0-9_]*$")
+NAME = re.compile(r"^[a-z][a-z0-9_]{0,62}\Z")
+ENV_NAME = re.compile(r"^[A-Z][A-Z0-9_]*\Z")
 
 Format = Literal["auto", "csv", "tsv", "json", "ndjson", "parquet", "delivery"]
 Scheme = Literal["standard", "github", "none"]

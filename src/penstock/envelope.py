@@ -15,6 +15,8 @@ from datetime import datetime
 from penstock.errors import Unreadable
 from penstock.model import ENVELOPE_PREFIX, Delivery
 
+_TEXTS = ("delivery", "source", "dataset", "content_type")
+
 
 def envelope_key(dataset: str, at: datetime, unique: str) -> str:
     """Where an envelope of `dataset` made at `at` goes; `unique` keeps two of one moment apart."""
@@ -55,17 +57,27 @@ def decode_line(line: bytes) -> Delivery:
     try:
         found = json.loads(line)
         body = found["body"].encode() if "body" in found else base64.b64decode(found["body_base64"], validate=True)
+        headers, received_at = found["headers"], _moment(found["received_at"])
+        # Anybody may write to the bucket: what is no text, or none that can be stored, fails here.
+        "".join([found[name] for name in _TEXTS] + [*headers.keys(), *headers.values()]).encode()
         return Delivery(
             id=found["delivery"],
             source=found["source"],
             dataset=found["dataset"],
-            received_at=datetime.fromisoformat(found["received_at"]),
+            received_at=received_at,
             content_type=found["content_type"],
-            headers=found["headers"],
+            headers=headers,
             body=body,
         )
-    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error) as error:
         raise Unreadable(f"not a line of an envelope: {error}") from None
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError("its time has no zone")
+    return moment
 
 
 def _line(delivery: Delivery) -> bytes:

@@ -42,6 +42,10 @@ class PrefectUnavailable(Transient):
     """Prefect's server does not answer."""
 
 
+class PrefectRefused(PrefectUnavailable):
+    """Prefect's server does not take this request as it is."""
+
+
 class NotRunning(Transient):
     """Nothing is running for this project: start it with `penstock up`."""
 

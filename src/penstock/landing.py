@@ -67,6 +67,8 @@ class Landing:
                 f"no dataset takes {folder!r}: declare one in flows/ with the prefix {folder + '/'!r}, or move the "
                 "file to the folder of a dataset"
             )
+        if not size and unchanged() is None:  # the store's client never reads from what has no bytes
+            raise FileChanged
         stat = self._store.put(self._bucket, key, cast(BinaryIO, _Guarded(data, size, unchanged)), size)
         mark = unchanged()
         marked = replace(mark, etag=stat.etag) if mark is not None else None

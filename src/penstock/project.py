@@ -69,9 +69,8 @@ def load_project(root: Path, *, only: Sequence[str] = FOLDERS) -> Project:
         for path, module in _modules(root, "sensors"):
             sensors += _exported(path, module, "SENSOR", (Folder, Bucket))
     if "webhook" in only:
-        for path, module in _modules(root, "webhook"):
-            if path.name != "app.py":
-                sources += _exported(path, module, "SOURCE", Source)
+        for path, module in _modules(root, "webhook", besides="app.py"):
+            sources += _exported(path, module, "SOURCE", Source)
     if "automations" in only:
         for path, module in _modules(root, "automations"):
             for found in _exported(path, module, "AUTOMATIONS", (list, tuple)):
@@ -87,10 +86,10 @@ def load_project(root: Path, *, only: Sequence[str] = FOLDERS) -> Project:
     )
 
 
-def _modules(root: Path, folder: str) -> list[tuple[Path, ModuleType]]:
+def _modules(root: Path, folder: str, *, besides: str = "") -> list[tuple[Path, ModuleType]]:
     found = []
     for path in sorted((root / folder).glob("*.py")):
-        if path.name.startswith("_"):
+        if path.name.startswith("_") or path.name == besides:
             continue
         name = f"{folder}.{path.stem}"
         shown = path.relative_to(root)

@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     notify_token: SecretStr = Field(SecretStr(""), description="Bearer token of POST /notifications/s3")
 
     lease_seconds: Seconds = 30.0
-    wakeup_seconds: Seconds = Field(15.0, description="How long a wake-up may stay unanswered")
+    wakeup_seconds: Seconds = Field(3.0, description="How long the first wake-up may stay unanswered; then doubled")
     batch_objects: int = Field(1000, ge=1, le=100_000)
     batch_bytes: int = Field(256_000_000, ge=1)
     worker_limit: int = Field(4, ge=1, description="How many runs a worker has at once")
@@ -151,7 +151,9 @@ def provenance(settings: Settings) -> list[Provenance]:
         if isinstance(value, SecretStr):
             shown = "********" if value.get_secret_value() else "(not set)"
         else:
-            shown = re.sub(r"://([^:/@]+):[^@]+@", r"://\1:********@", str(value))
+            # Greedy: a password may hold an @ itself.
+            shown = re.sub(r"://([^:/@]*):.*@", r"://\1:********@", str(value))
+            shown = re.sub(r"([?&]password=)[^&]*", r"\1********", shown)
         origin = next((origin for origin, values in layers if name in values), "default")
         lines.append(Provenance(name=PREFIX + name.upper(), value=shown, origin=origin))
     return lines

@@ -64,7 +64,7 @@ def test_no_web_page_may_drive_prefect(up: Up) -> None:
 
 
 @pytest.mark.parametrize(
-    "part", ["sensors", "serve", "relay", "penstock.worker.main", "minio server", "prefect.server"]
+    "part", ["sensors", "serve", "relay", "penstock.worker.main", "minio server", "prefect_app"]
 )
 def test_a_killed_part_comes_back_and_loses_nothing(up: Up, part: str) -> None:
     """A kill -9 of any part costs time only: it is started again, and a file dropped meanwhile is loaded once."""

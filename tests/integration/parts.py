@@ -31,6 +31,7 @@ class FakeClock:
     now: datetime = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
     def __call__(self) -> datetime:
+        """The time it stands at."""
         return self.now
 
     def advance(self, **by: float) -> None:

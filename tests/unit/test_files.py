@@ -179,7 +179,7 @@ def test_key_of(tmp_path: Path) -> None:
     [
         (b"sales/caf\xe9.csv", "UTF-8"),
         (b"sales/" + b"/".join([b"x" * 200] * 6), "1,024 bytes"),
-        ("sales/".encode() + "ä".encode() * 510, "1,024 bytes"),
+        (b"sales/" + "ä".encode() * 510, "1,024 bytes"),
         (b"sales/a\nb.csv", "control character"),
         (b"sales/a\x7fb.csv", "control character"),
         (b"sales/a\\b.csv", "backslash"),

@@ -16,7 +16,7 @@ _RETENTION_DAYS = 30
 def server_argv(port: int) -> list[str]:
     """Prefect's API and services in one process, on loopback: `prefect server start` without its command line."""
     return [
-        *(sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"),
+        *(sys.executable, "-m", "uvicorn", "--factory", "penstock.cli.prefect_app:create_app"),
         *("--host", "127.0.0.1", "--port", str(port), "--timeout-keep-alive", "5", "--log-level", "warning"),
     ]
 
@@ -42,7 +42,6 @@ def server_env(base: Mapping[str, str], *, home: Path, port: int, auth: str) -> 
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(_RETENTION_DAYS * 86_400),
         "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
-        "PREFECT__SERVER_FINAL": "1",
     }
 
 

@@ -103,8 +103,9 @@ class Arrivals:
                 found for row in rows if (found := connection.execute(statement.values(row)).scalar()) is not None
             }
             for dataset in sorted({deliveries[entry].dataset for entry in inserted}):
-                keys = [f"{key}#{entry}" for entry in sorted(inserted) if deliveries[entry].dataset == dataset]
-                size = sum(len(deliveries[entry].body) for entry in inserted)
+                entries = [entry for entry in sorted(inserted) if deliveries[entry].dataset == dataset]
+                keys = [f"{key}#{entry}" for entry in entries]
+                size = sum(len(deliveries[entry].body) for entry in entries)
                 wakeups.request(connection, dataset, now)
                 self._announce(connection, dataset, keys, size, now)
             return set(deliveries) - inserted
@@ -177,7 +178,7 @@ class Arrivals:
         with self._database.write() as connection:
             now = self._database.clock()
             for dataset in datasets:
-                result = connection.execute(
+                taken = connection.execute(
                     update(objects)
                     .where(
                         objects.c.dataset.is_(None),
@@ -186,10 +187,16 @@ class Arrivals:
                         func.substr(objects.c.key, 1, len(dataset.prefix)) == dataset.prefix,
                     )
                     .values(dataset=dataset.name, state=State.PENDING.value, reason=None, changed_at=now)
-                )
-                if result.rowcount:
+                    .returning(objects.c.id)
+                ).scalars()
+                told = [
+                    {"object_id": row_id, "at": now, "what": State.PENDING.value, "detail": f"taken by {dataset.name}"}
+                    for row_id in taken
+                ]
+                if told:
+                    connection.execute(insert(history), told)
                     wakeups.request(connection, dataset.name, now)
-                    adopted += result.rowcount
+                    adopted += len(told)
         return adopted
 
     def file_marks(self, paths: Sequence[str]) -> dict[str, FileMark]:

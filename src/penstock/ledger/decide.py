@@ -38,14 +38,16 @@ def decide_arrival(latest: Known | None, etag: str, on_overwrite: OnOverwrite, *
     """What a stat of a key means: None when the ledger knows that generation already.
 
     Only the latest generation's etag counts, so that A, B, A again is three. An overwritten generation that was not
-    loaded yet is superseded, unless `append` wants it and the store can still give its bytes.
+    loaded yet is superseded, unless `append` wants it and the store can still give its bytes. `ignore` leaves an
+    overwrite alone only while the earlier bytes were read or still can be: else nothing of the key would be loaded.
     """
     if latest is None:
         return Generation(number=1, state=State.PENDING)
     if latest.etag == etag and latest.state not in (State.MISSING, State.SUPERSEDED):
         return None
     number = latest.generation + 1
-    if on_overwrite == "ignore":
+    gone = latest.state in (State.MISSING, State.SUPERSEDED) or (latest.state is State.PENDING and not versioned)
+    if on_overwrite == "ignore" and not gone and latest.state is not State.QUARANTINED:
         return Generation(number=number, state=State.IGNORED, reason="overwritten, and the dataset ignores that")
     readable = on_overwrite == "append" and versioned
     waiting = latest.state in (State.PENDING, State.QUARANTINED) and not readable

@@ -7,7 +7,7 @@ Taking the lease deletes the row. The relay is the only one that sends.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,6 +17,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from penstock.ledger.database import Database
 from penstock.ledger.tables import leases, objects, wakeups
 from penstock.model import State
+
+# 3 s become 48 s at the most.
+_DOUBLINGS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,20 +78,28 @@ class WakeUps:
         return len(waiting)
 
     def take_due(self, *, again_after: timedelta) -> list[WakeUp]:
-        """The wake-ups to send now; each is counted as one more attempt and due again after `again_after`."""
+        """The wake-ups to send now; each is counted as one more attempt.
+
+        It is due again after `again_after`, doubled with every attempt: a busy server gets time, not more work.
+        """
         with self._database.read() as connection:
             now = self._database.clock()
             if connection.execute(select(wakeups.c.id).where(wakeups.c.due_at <= now).limit(1)).first() is None:
                 return []
         with self._database.write() as connection:
             now = self._database.clock()
-            taken = connection.execute(
-                update(wakeups)
-                .where(wakeups.c.due_at <= now)
-                .values(attempt=wakeups.c.attempt + 1, due_at=now + again_after)
-                .returning(wakeups)
-            )
-            return sorted((_wakeup(row) for row in taken), key=lambda wakeup: wakeup.id)
+            due = connection.execute(select(wakeups).where(wakeups.c.due_at <= now).order_by(wakeups.c.id)).all()
+            taken = []
+            for row in due:
+                pause = again_after * 2 ** min(row.attempt, _DOUBLINGS)
+                # By its attempt too, so that of two relays at once one takes it, on every database.
+                if connection.execute(
+                    update(wakeups)
+                    .where(wakeups.c.id == row.id, wakeups.c.attempt == row.attempt)
+                    .values(attempt=row.attempt + 1, due_at=now + pause)
+                ).rowcount:
+                    taken.append(replace(_wakeup(row), attempt=row.attempt + 1))
+            return taken
 
     def not_sent(self, wakeup: WakeUp, *, again_after: timedelta) -> None:
         """Sending failed: the attempt does not count, and is made again after `again_after`."""

@@ -75,6 +75,8 @@ class Work:
             )
             if not renewed.rowcount:
                 raise _lost(lease)
+            # One may have been asked for while the lease was overdue; the holder looks again before it lets go.
+            connection.execute(delete(wakeups).where(wakeups.c.dataset == lease.dataset))
         return Lease(dataset=lease.dataset, token=lease.token, holder=lease.holder, expires_at=expires_at)
 
     def claim(self, lease: Lease, *, run: str, max_objects: int, max_bytes: int) -> list[ObjectRef]:
@@ -119,6 +121,7 @@ class Work:
         with self._database.write() as connection:
             now = self._database.clock()
             self._own(connection, lease)
+            loaded: list[Outcome] = []
             for outcome in outcomes:
                 assert outcome.state in states.OUTCOMES, outcome
                 moved = self._move(
@@ -134,20 +137,24 @@ class Work:
                     },
                     token=lease.token,
                 )
-                if moved:
-                    detail = outcome.reason or f"{outcome.rows} rows, {outcome.rejected} rejected"
-                    _write_history(connection, outcome.ref.id, now, outcome.state.value, detail, run)
-                    if outcome.state is State.QUARANTINED:
-                        self._announce_quarantine(connection, outcome, run, now)
+                if not moved:
+                    continue  # settled before
+                detail = outcome.reason or f"{outcome.rows} rows, {outcome.rejected} rejected"
+                _write_history(connection, outcome.ref.id, now, outcome.state.value, detail, run)
+                if outcome.state is State.LOADED:
+                    loaded.append(outcome)
+                elif outcome.state is State.QUARANTINED:
+                    self._announce_quarantine(connection, outcome, run, now)
+                elif outcome.state in (State.MISSING, State.SUPERSEDED):
+                    self._heed_ignored(connection, outcome.ref, run, now)
             for ref in replaced:
-                self._move(
+                if self._move(
                     connection,
                     [ref.id],
                     State.SUPERSEDED,
                     {"reason": "its rows were replaced by a newer generation", "changed_at": now},
-                )
-                _write_history(connection, ref.id, now, State.SUPERSEDED.value, "rows replaced", run)
-            loaded = [outcome for outcome in outcomes if outcome.state is State.LOADED]
+                ):
+                    _write_history(connection, ref.id, now, State.SUPERSEDED.value, "rows replaced", run)
             if loaded:
                 self._announce_load(connection, lease, loaded, run, now)
 
@@ -187,19 +194,20 @@ class Work:
     def abandon(self, lease: Lease, *, reason: str, run: str, max_attempts: int, blame: bool) -> None:
         """The run failed: what it had claimed goes back, the lease is free after a pause.
 
-        With `blame` the failure counts as an attempt of each object; without, it was not the objects' fault.
+        With `blame` the failure counts as an attempt of each object; without, it was not the objects' fault, and the
+        pause grows each time.
         """
         with self._database.write() as connection:
             now = self._database.clock()
-            self._own(connection, lease)
+            held = self._own(connection, lease)
             # A token above ours stands for the holder that will come: everything up to ours goes back.
-            self._take_back(
+            hiccups = self._take_back(
                 connection, lease.dataset, lease.token + 1, max_attempts, now, reason=reason, run=run, blame=blame
             )
             connection.execute(
                 update(leases)
                 .where(leases.c.dataset == lease.dataset, leases.c.token == lease.token)
-                .values(holder=None, hold_until=now + backoff(1))
+                .values(holder=None, hold_until=max(now + backoff(max(1, hiccups)), held or now))
             )
 
     def older(self, refs: Sequence[ObjectRef]) -> Mapping[int, list[ObjectRef]]:
@@ -239,12 +247,16 @@ class Work:
         reason: str = _DIED,
         run: str | None = None,
         blame: bool = True,
-    ) -> None:
-        query = select(objects.c.id, objects.c.attempts, objects.c.run).where(
+    ) -> int:
+        """End the claims of tokens under `token`; returns how often one of the objects met a blameless failure."""
+        query = select(objects).where(
             objects.c.dataset == dataset, objects.c.state == State.CLAIMED.value, objects.c.claim_token < token
         )
+        most = 0
         for row in connection.execute(query).all():
             attempts = row.attempts + blame
+            hiccups = row.hiccups + (not blame)
+            most = max(most, 0 if blame else hiccups)
             poison = blame and is_poison(attempts, max_attempts)
             state = State.QUARANTINED if poison else State.PENDING
             why = f"{reason} ({attempts} of {max_attempts} attempts)" if blame else reason
@@ -252,9 +264,31 @@ class Work:
                 connection,
                 [row.id],
                 state,
-                {"claim_token": None, "attempts": attempts, "reason": why, "changed_at": now},
+                {"claim_token": None, "attempts": attempts, "hiccups": hiccups, "reason": why, "changed_at": now},
             )
             _write_history(connection, row.id, now, state.value, why, run or row.run)
+            if poison:
+                outcome = Outcome(ref=_ref(row), state=state, reason=why)
+                self._announce_quarantine(connection, outcome, run or row.run or "", now)
+        return most
+
+    def _heed_ignored(self, connection: Connection, lost: ObjectRef, run: str, now: datetime) -> None:
+        """A claimed generation could not be read: an overwrite that was ignored meanwhile is all that is left of it."""
+        newest = connection.execute(
+            select(objects.c.id, objects.c.state)
+            .where(
+                objects.c.bucket == lost.bucket,
+                objects.c.key == lost.key,
+                objects.c.generation > lost.generation,
+                objects.c.entry == 0,
+            )
+            .order_by(objects.c.generation.desc())
+            .limit(1)
+        ).first()
+        if newest is not None and newest.state == State.IGNORED.value:
+            self._move(connection, [newest.id], State.PENDING, {"reason": None, "changed_at": now})
+            detail = "the generation before it could not be read"
+            _write_history(connection, newest.id, now, State.PENDING.value, detail, run)
 
     def _move(
         self,

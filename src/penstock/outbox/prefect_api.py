@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import httpx
 
-from penstock.errors import PrefectUnavailable
+from penstock.errors import PrefectRefused, PrefectUnavailable
 from penstock.model import OutboxEvent
 
 # Prefect answers 204 to an event over 1.5 MB and drops it; stay well under.
 LARGEST_EVENT = 1_000_000
 
+# What says that it is the request, not the server: the same again has the same answer.
+_REFUSALS = frozenset({400, 409, 413, 422})
 
 # A page of `POST /api/automations/filter`.
 _PAGE = 200
@@ -34,7 +37,10 @@ class Reach:
 
 
 class PrefectApi:
-    """A Prefect server, over HTTP. Raises PrefectUnavailable whenever it does not do what was asked."""
+    """A Prefect server, over HTTP. Raises PrefectUnavailable whenever it does not do what was asked.
+
+    PrefectRefused, which is one, says that it never will.
+    """
 
     def __init__(self, url: str, auth: str, *, transport: httpx.BaseTransport | None = None) -> None:
         headers = {"Authorization": "Basic " + base64.b64encode(auth.encode()).decode()} if auth else {}
@@ -49,12 +55,14 @@ class PrefectApi:
         found = self._call("GET", f"/deployments/name/{flow}/{deployment}")
         if found.status_code == httpx.codes.NOT_FOUND:
             return Reach(deployment=None, automation="none")
-        deployment_id = str(self._checked(found)["id"])
-        enabled = [
-            automation["enabled"]
-            for automation in self._automations()
-            if any(action.get("deployment_id") == deployment_id for action in automation["actions"])
-        ]
+        answer = self._checked(found)
+        with _as_expected():
+            deployment_id = str(answer["id"])
+            enabled = [
+                automation["enabled"]
+                for automation in self._automations()
+                if any(action.get("deployment_id") == deployment_id for action in automation["actions"])
+            ]
         if not enabled:
             return Reach(deployment=deployment_id, automation="none")
         return Reach(deployment=deployment_id, automation="enabled" if any(enabled) else "paused")
@@ -70,7 +78,8 @@ class PrefectApi:
                 "state": {"type": "SCHEDULED", "message": reason},
             },
         )
-        return str(run["id"])
+        with _as_expected():
+            return str(run["id"])
 
     def is_up(self) -> bool:
         """Whether the server answers its health check."""
@@ -103,11 +112,26 @@ class PrefectApi:
 
     def _checked(self, response: httpx.Response) -> Any:
         if response.is_error:
+            kind = PrefectRefused if response.status_code in _REFUSALS else PrefectUnavailable
+            raise kind(f"Prefect's server answered {response.status_code} to {_asked(response)}")
+        try:
+            return response.json() if response.content else None
+        except ValueError:
             raise PrefectUnavailable(
-                f"Prefect's server answered {response.status_code} to {response.request.method} "
-                f"{response.request.url.path}"
-            )
-        return response.json() if response.content else None
+                f"what answers {_asked(response)} is no Prefect API; look at PENSTOCK_PREFECT_API_URL"
+            ) from None
+
+
+@contextmanager
+def _as_expected() -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        raise PrefectUnavailable(f"Prefect's answer is not of the shape that is known: {error!r}") from error
+
+
+def _asked(response: httpx.Response) -> str:
+    return f"{response.request.method} {response.request.url.path}"
 
 
 def _wire(event: OutboxEvent) -> dict[str, Any]:

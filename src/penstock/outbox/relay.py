@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from penstock import events
-from penstock.errors import LedgerUnavailable, PrefectUnavailable
+from penstock.errors import LedgerUnavailable, PrefectRefused, PrefectUnavailable
 from penstock.ledger import Ledger
 from penstock.ledger.wakeups import WakeUp
 from penstock.model import OutboxEvent
@@ -73,7 +73,7 @@ class Relay:
         woken, direct = self._wake()
         sent = 0
         while batch := self._ledger.outbox.unsent(BATCH):
-            self._server.post_events(batch)
+            self._post(batch)
             self._ledger.outbox.sent([event.row for event in batch])
             sent += len(batch)
             more_woken, more_direct = self._wake()
@@ -112,19 +112,34 @@ class Relay:
 
     def _wake(self) -> tuple[int, int]:
         due = self._ledger.wakeups.take_due(again_after=self._unanswered_after)
+        ordinary = [wakeup for wakeup in due if wakeup.attempt <= DIRECT_AFTER]
+        overdue = [wakeup for wakeup in due if wakeup.attempt > DIRECT_AFTER]
+        left = list(due)
         direct = 0
         try:
-            ordinary = [wakeup for wakeup in due if wakeup.attempt <= DIRECT_AFTER]
             if ordinary:
-                self._server.post_events([self._event(wakeup) for wakeup in ordinary])
-            for wakeup in due:
-                if wakeup.attempt > DIRECT_AFTER:
-                    direct += self._run_directly(wakeup)
+                self._post([self._event(wakeup) for wakeup in ordinary])
+                left = list(overdue)
+            for wakeup in overdue:
+                direct += self._run_directly(wakeup)
+                left.remove(wakeup)
         except PrefectUnavailable:
-            for wakeup in due:
+            for wakeup in left:
                 self._ledger.wakeups.not_sent(wakeup, again_after=self._retry_after)
             raise
         return len(due), direct
+
+    def _post(self, batch: list[OutboxEvent]) -> None:
+        """Emit events. One that the server never takes is dropped and logged, so that it holds up no other."""
+        try:
+            self._server.post_events(batch)
+        except PrefectRefused as error:
+            if len(batch) > 1:
+                for event in batch:
+                    self._post([event])
+            else:
+                resource = batch[0].resource.get("prefect.resource.id")
+                log.error("%s; the event %s of %s is dropped", error, batch[0].name, resource)  # noqa: TRY400
 
     def _run_directly(self, wakeup: WakeUp) -> bool:
         deployment = events.deployment_name(self._project, wakeup.dataset)
@@ -137,14 +152,20 @@ class Relay:
             note = "no automation runs its deployment; create it with: penstock apply"
         else:
             reason = f"wake-up {wakeup.id} had no answer after {DIRECT_AFTER} attempts"
-            run = self._server.create_run(
-                reach.deployment,
-                idempotency_key=events.event_id(self._project, "run", wakeup.id, wakeup.asked_at, wakeup.attempt),
-                reason=reason,
-            )
+            try:
+                run = self._server.create_run(
+                    reach.deployment,
+                    idempotency_key=events.event_id(self._project, "run", wakeup.id, wakeup.asked_at, wakeup.attempt),
+                    reason=reason,
+                )
+            except PrefectRefused as error:
+                return self._explain(wakeup, str(error))
             self._ledger.wakeups.explain(wakeup, f"{reason}; the relay created the run {run} itself")
             log.warning("%s: %s; created the run %s directly", wakeup.dataset, reason, run)
             return True
+        return self._explain(wakeup, note)
+
+    def _explain(self, wakeup: WakeUp, note: str) -> bool:
         if wakeup.note != note:
             log.warning("%s waits: %s", wakeup.dataset, note)
             self._ledger.wakeups.explain(wakeup, note)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +31,8 @@ _LONGEST_PAUSE = 30.0
 _MOST_HINTS = 10_000
 # Asked for and recorded together, so that the first of a burst need not wait for the last.
 _TOGETHER = 200
+# rclone knows an object a moment after its file is in place: what was not new at once is asked for once more.
+_SECOND_LOOK = 0.5
 # rclone writes to a file of this name first and moves it when it is whole.
 _UPLOAD = ".rclone_temp_"
 
@@ -73,6 +76,7 @@ class StoreFolderSensor:
         self._lock = threading.Lock()
         self._ready = threading.Event()
         self._hints: dict[str, None] = {}
+        self._doubtful: dict[str, float] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Watch until `stop` is set."""
@@ -82,8 +86,14 @@ class StoreFolderSensor:
         try:
             self._sweep_soon()
             while not stop.is_set():
-                self._ready.wait(0.5)
-                self._pass_on()
+                self._ready.wait(_SECOND_LOOK)
+                now = time.monotonic()
+                again = [key for key, due in self._doubtful.items() if due <= now]
+                for key in again:
+                    del self._doubtful[key]
+                self._pass_on(again)
+                doubtful = self._pass_on(self._take())
+                self._doubtful.update(dict.fromkeys(doubtful, time.monotonic() + _SECOND_LOOK))
         finally:
             observer.stop()
             observer.join()
@@ -105,17 +115,25 @@ class StoreFolderSensor:
             self._hints[key] = None
         self._ready.set()
 
-    def _pass_on(self) -> None:
+    def _take(self) -> list[str]:
         with self._lock:
             keys, self._hints = list(self._hints), {}
             self._ready.clear()
+        return keys
+
+    def _pass_on(self, keys: list[str]) -> list[str]:
+        """Have these keys asked for and recorded; returns those of which some were not new, or not there yet."""
+        doubtful: list[str] = []
         for start in range(0, len(keys), _TOGETHER):
+            batch = keys[start : start + _TOGETHER]
             try:
-                self._landing.seen(self._bucket, keys[start : start + _TOGETHER], Via.BUCKET)
+                if self._landing.seen(self._bucket, batch, Via.BUCKET) < len(batch):
+                    doubtful += batch
             except Transient as error:
                 log.warning("%d hints of %s are left to the sweep: %s", len(keys) - start, self._bucket, error)
                 self._sweep_soon()
-                return
+                break
+        return doubtful
 
 
 class _Hints(FileSystemEventHandler):

@@ -179,6 +179,8 @@ class FolderSensor:
     def _until_due(self) -> float:
         with self._queue.lock:
             dues = [waiting.due for waiting in self._queue.waiting.values()]
+        if self._queue.overflowed and not dues:
+            return 0.0
         due = max(min(dues, default=self._monotonic() + 1), self._paused_until)
         # At most half a second, so that `stop` is seen.
         return min(0.5, max(0.0, due - self._monotonic()))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from penstock.declarations import Dataset
-from penstock.errors import Transient
+from penstock.errors import Terminal, Transient
 from penstock.landing import Landing
 from penstock.ledger import Ledger
 from penstock.model import ENVELOPE_PREFIX, RESERVED_PREFIX, Stat, State, Via
@@ -119,11 +119,8 @@ class Sweep:
                 continue
             try:
                 found += self._landing.adopt_envelope(stat)
-            except Transient:
-                raise
-            except Exception as error:
-                # Whatever is wrong with one envelope must not keep the sweep from all others.
-                log.warning("the envelope %s cannot be read: %s: %s", stat.key, type(error).__name__, error)
+            except Terminal as error:
+                log.warning("the envelope %s cannot be read: %s", stat.key, error)
         return found
 
 
