@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     notify_token: SecretStr = Field(SecretStr(""), description="Bearer token of POST /notifications/s3")
 
     lease_seconds: Seconds = 30.0
-    wakeup_seconds: Seconds = Field(3.0, description="How long the first wake-up may stay unanswered; then doubled")
+    wakeup_seconds: Seconds = Field(5.0, description="How long the first wake-up may stay unanswered; then doubled")
     batch_objects: int = Field(1000, ge=1, le=100_000)
     batch_bytes: int = Field(256_000_000, ge=1)
     worker_limit: int = Field(4, ge=1, description="How many runs a worker has at once")

@@ -63,9 +63,7 @@ def test_no_web_page_may_drive_prefect(up: Up) -> None:
     assert preflight.headers.get("access-control-allow-origin") not in ("*", "http://evil.example")
 
 
-@pytest.mark.parametrize(
-    "part", ["sensors", "serve", "relay", "penstock.worker.main", "minio server", "prefect_app"]
-)
+@pytest.mark.parametrize("part", ["sensors", "serve", "relay", "penstock.worker.main", "minio server", "prefect_app"])
 def test_a_killed_part_comes_back_and_loses_nothing(up: Up, part: str) -> None:
     """A kill -9 of any part costs time only: it is started again, and a file dropped meanwhile is loaded once."""
     before = {command: pid for command, pid in up.pids().items() if part in command}

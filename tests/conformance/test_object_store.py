@@ -383,9 +383,14 @@ def test_notify_posts_created_keys() -> None:
         with receiving(port) as posts:
             for key in ODD_KEYS:
                 store.put_bytes("landing", key, b"x")
-            got = [posts.get(timeout=5) for _ in ODD_KEYS]
-            assert [unquote_plus(post["Records"][0]["s3"]["object"]["key"]) for _, post in got] == ODD_KEYS
-            assert {token for token, _ in got} == {"Bearer token-x"}
+            got: list[str] = []
+            while len(got) < len(ODD_KEYS):
+                token, post = posts.get(timeout=5)
+                assert token == "Bearer token-x"
+                key = unquote_plus(post["Records"][0]["s3"]["object"]["key"])
+                # MinIO may still be trying the first one, or have given it up: the sweep is what is counted on.
+                got += [key] if key != "lost" else []
+            assert sorted(got) == sorted(ODD_KEYS)
         with pytest.raises(CannotListen):
             store.notify("landing", "OTHER")
         with pytest.raises(ObjectMissing):

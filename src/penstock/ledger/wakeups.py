@@ -18,7 +18,7 @@ from penstock.ledger.database import Database
 from penstock.ledger.tables import leases, objects, wakeups
 from penstock.model import State
 
-# 3 s become 48 s at the most.
+# 5 s become 80 s at the most.
 _DOUBLINGS = 4
 
 
