@@ -98,11 +98,15 @@ class Bucket:
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """How a source's requests are verified. `secrets` are names of environment variables, the first signs."""
+    """How a source's requests are verified. `secrets` are names of environment variables, the first signs.
+
+    `because` is why nothing is verified, where that is so.
+    """
 
     scheme: Scheme
     secrets: tuple[str, ...] = ()
     tolerance: timedelta = timedelta(minutes=5)
+    because: str = ""
 
     def __post_init__(self) -> None:
         if self.scheme != "none" and not self.secrets:
@@ -126,7 +130,7 @@ def unverified(*, because: str) -> Verification:
     """No verification at all; `because` says why that is acceptable, and the log repeats it."""
     if not because.strip():
         raise DeclarationError("a source without verification must say why")
-    return Verification(scheme="none")
+    return Verification(scheme="none", because=because.strip())
 
 
 @dataclass(frozen=True, kw_only=True)

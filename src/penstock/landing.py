@@ -17,6 +17,7 @@ from penstock.declarations import Dataset
 from penstock.errors import FileChanged, ObjectMissing, Refused
 from penstock.ledger import Ledger
 from penstock.ledger.arrivals import FileMark, Seen
+from penstock.ledger.decide import no_dataset
 from penstock.model import RESERVED_PREFIX, Delivery, Stat, Via
 from penstock.objects import ObjectStore
 
@@ -62,11 +63,7 @@ class Landing:
         """
         dataset = self.dataset_for(key)
         if dataset is None:
-            folder = key.partition("/")[0]
-            raise Refused(
-                f"no dataset takes {folder!r}: declare one in flows/ with the prefix {folder + '/'!r}, or move the "
-                "file to the folder of a dataset"
-            )
+            raise Refused(no_dataset(key))
         if not size and unchanged() is None:  # the store's client never reads from what has no bytes
             raise FileChanged
         stat = self._store.put(self._bucket, key, cast(BinaryIO, _Guarded(data, size, unchanged)), size)

@@ -26,7 +26,7 @@ from penstock.errors import LedgerUnavailable, NotMigrated
 from penstock.ledger import Ledger, database, states, wakeups
 from penstock.ledger.arrivals import FileMark, Seen
 from penstock.ledger.tables import metadata
-from penstock.model import REFUSED_BUCKET, Delivery, State, Via
+from penstock.model import REFUSED_BUCKET, Delivery, Outcome, State, Via
 from tests.conformance.ledgers import BACKENDS, MAKERS, PROJECT, SALES, START, Bench, declared, delivery, stat
 from tests.waiting import wait_for
 
@@ -631,3 +631,33 @@ def test_a_story_is_found_by_every_name(bench: Bench) -> None:
         assert {story.key for story in bench.ledger.facts.stories(name)} == {"sales/a@b.csv"}, name
     assert [story.delivery for story in bench.ledger.facts.stories("d-1")] == ["d-1"]
     assert bench.ledger.facts.stories("sales/nothing") == []
+
+
+class TestLateHints:
+    """Hints overtake one another, and people try again."""
+
+    @pytest.mark.parametrize("on_overwrite", ["replace", "append"])
+    def test_a_late_hint_of_an_older_version_is_nothing_new(self, bench: Bench, on_overwrite: str) -> None:
+        """A stat of version 1 that is recorded after version 2 does not become a third generation."""
+        dataset = declared("sales", on_overwrite=on_overwrite)
+        assert bench.arrive("sales/a", "e1", dataset=dataset, version="v1") == 1
+        assert bench.arrive("sales/a", "e2", dataset=dataset, version="v2") == 1
+        assert bench.arrive("sales/a", "e1", dataset=dataset, version="v1") == 0
+        assert bench.arrive("sales/a", "e1", dataset=dataset, version="v3") == 1
+
+    @pytest.mark.parametrize("how", ["dropped again", "put again"])
+    def test_the_same_bytes_again_are_another_chance(self, bench: Bench, how: str) -> None:
+        """What is in quarantine is tried again when somebody drops the file or PUTs the object anew, not by a hint."""
+        first = stat("sales/a", "e1", version="v1")
+        bench.ledger.arrivals.record([Seen(stat=first, dataset=SALES)], Via.BUCKET)
+        lease = bench.take()
+        (ref,) = bench.claim(lease)
+        bench.ledger.work.settle(lease, [Outcome(ref=ref, state=State.QUARANTINED, reason="bad")], run="r")
+        assert bench.ledger.arrivals.record([Seen(stat=first, dataset=SALES)], Via.SWEEP) == 0
+        if how == "dropped again":
+            mark = FileMark(path="sales/a", inode=1, size=10, mtime_ns=2, etag="e1")
+            assert bench.ledger.arrivals.record([Seen(stat=first, dataset=SALES)], Via.FOLDER, mark=mark) == 1
+        else:
+            again = stat("sales/a", "e1", version="v2")
+            assert bench.ledger.arrivals.record([Seen(stat=again, dataset=SALES)], Via.BUCKET) == 1
+        assert [state for _, _, state in bench.states()] == ["superseded", "pending"]

@@ -15,7 +15,7 @@ import pyarrow.parquet
 import pytest
 
 from penstock.declarations import Dataset
-from penstock.errors import DeclarationError, LeaseLost, StoreUnavailable
+from penstock.errors import DeclarationError, LeaseLost, SettingsError, StoreUnavailable
 from penstock.flows.batch import Batch, Report
 from penstock.model import Delivery, Lease, ObjectRef, State, Via
 from penstock.objects import ObjectStore
@@ -213,14 +213,51 @@ def test_threshold(tmp_path: Path, embedded: RealStore) -> None:
 
 
 def test_faulty_sql_is_no_objects_fault(tmp_path: Path, embedded: RealStore) -> None:
-    """A declaration that cannot work raises, and blames no object."""
-    dataset = Dataset(name="sales", derive={"total": "no_such_column * 2"})
-    with parts_in(tmp_path, embedded, [dataset], fake_time=True) as parts:
-        works = works_on(parts, dataset)
+    """A declaration that cannot work on a schema that is known raises, and blames no object."""
+    fine = Dataset(name="sales")
+    with parts_in(tmp_path, embedded, [fine], fake_time=True) as parts:
+        parts.arrive("sales/first.csv", csv_of(7))
+        works_on(parts, fine).drain()
+        works = works_on(parts, Dataset(name="sales", derive={"total": "no_such_column * 2"}))
         parts.arrive("sales/a.csv", csv_of(1))
         with pytest.raises(DeclarationError):
             works.drain()
         assert parts.states("sales/a.csv") == [State.CLAIMED]
+
+
+@pytest.mark.parametrize("first", [b"a,b\n1,2\n", b"number,name\n1,x\n"])
+def test_a_wrong_first_object_holds_up_nothing(tmp_path: Path, embedded: RealStore, first: bytes) -> None:
+    """A first object without the columns that the checks name is quarantined, and sets no schema for the others."""
+    dataset = Dataset(name="sales", checks={"id_positive": "id > 0"})
+    with parts_in(tmp_path, embedded, [dataset], fake_time=True) as parts:
+        works = works_on(parts, dataset)
+        parts.arrive("sales/0.csv", first)
+        parts.arrive("sales/1.csv", csv_of(1))
+        assert works.drain().outcomes == {"quarantined": 1, "loaded": 1}
+        assert works.rows() == [1]
+
+
+def test_an_object_with_no_known_column_is_quarantined(works: Works) -> None:
+    """Once the schema is known, an object that shares no column with it is not loaded as a row of NULLs."""
+    works.parts.arrive("sales/a.csv", csv_of(1))
+    works.parts.arrive("sales/b.csv", b"alpha,beta\n1,2\n")
+    assert works.drain().outcomes == {"loaded": 1, "quarantined": 1}
+    assert "none of the columns" in str(works.parts.stories("sales/b.csv")[0].reason)
+    assert works.rows() == [1]
+
+
+def test_wrong_keys_quarantine_nothing(works: Works) -> None:
+    """A store that refuses the keys is waited for: its error is no fault of the objects."""
+
+    class _Refusing:
+        def get(self, *_: object, **__: object) -> None:
+            raise SettingsError("the store refuses the keys")
+
+    works.parts.arrive("sales/a.csv", csv_of(1))
+    works.drain(_Refusing())
+    assert works.parts.states("sales/a.csv") == [State.PENDING]
+    works.parts.clock.advance(seconds=2)
+    assert works.drain().outcomes == {"loaded": 1}
 
 
 def test_overwritten_between_claim_and_fetch(works: Works) -> None:

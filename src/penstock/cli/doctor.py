@@ -86,8 +86,9 @@ def _sources(settings: Settings) -> str:
     for source in project.sources:
         if source.verify.scheme == "none":
             open_doors.append(source.name)
-        elif not any(map(settings.resolve_secret, source.verify.secrets)):
-            unset.append(f"{source.name} ({' or '.join(source.verify.secrets)})")
+        else:
+            missing = [name for name in source.verify.secrets if not settings.resolve_secret(name)]
+            unset += [f"{source.name} ({name})" for name in missing]
     if unset:
         raise PenstockError(f"no secret for {', '.join(unset)}: set the variable, or `penstock up` makes one")
     if open_doors:

@@ -107,6 +107,9 @@ def serve(project_dir: Path) -> None:
     settings = load_settings(project_dir)
     start_logging(settings.log_level)
     project = load_project(settings.project_dir, only=["flows", "sensors", "webhook"])
+    for source in project.sources:
+        if source.verify.scheme == "none":
+            log.warning("anybody may post to /hooks/%s, which verifies nothing: %s", source.name, source.verify.because)
     ledger = open_ledger(settings)
     store = open_store(settings)
     app = create_app(

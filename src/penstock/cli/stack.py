@@ -94,7 +94,9 @@ def _start(project_dir: Path, supervisor: Supervisor, *, say: Callable[[str], No
         supervisor.start(_prefect_child(settings, secrets, env, prefect_port))
         runtime["PENSTOCK_PREFECT_API_URL"] = f"http://127.0.0.1:{prefect_port}/api"
     write_made(settings.home, RUNTIME_FILE, runtime)
-    settings = load_settings(project_dir)
+    # A port that was set but is taken must not win over the one that was chosen instead.
+    env = {**env, "PENSTOCK_PORT": str(webhook_port)}
+    settings = load_settings(project_dir, port=webhook_port)
     shutil.rmtree(spool_folder(settings), ignore_errors=True)
     say(f"ledger      {_migrate(settings)}")
     if own_store:
@@ -155,7 +157,8 @@ def _own_store(settings: Settings, secrets: dict[str, str], env: dict[str, str],
         child=Child(
             name="object-store",
             argv=local.argv,
-            env={**env, **local.env},
+            # Not the user's environment: a MINIO_ or RCLONE_ variable there would change the store.
+            env={"PATH": env.get("PATH", ""), **local.env},
             ready=lambda: accepts(port),
             cwd=settings.home,
         ),

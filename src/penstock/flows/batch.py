@@ -19,11 +19,19 @@ import pyarrow as pa
 
 from penstock import envelope, formats
 from penstock.declarations import Dataset
-from penstock.errors import DeclarationError, ObjectChanged, ObjectMissing, Terminal, Transient
+from penstock.errors import (
+    DeclarationError,
+    ObjectChanged,
+    ObjectMissing,
+    SettingsError,
+    Terminal,
+    Transient,
+    Unreadable,
+)
 from penstock.formats.result import REJECTED, RESCUED, ROW
 from penstock.landing import Landing
 from penstock.ledger import Ledger
-from penstock.model import Lease, ObjectRef, Outcome, State, Via, object_name
+from penstock.model import Lease, ObjectRef, Outcome, Schema, State, Via, object_name
 from penstock.objects import ObjectStore
 from penstock.warehouse.base import LoadPart, Warehouse
 
@@ -95,6 +103,8 @@ class Batch:
         self._stale: dict[int, set[str]] = {}
         self._names: dict[int, str] = {}
         self._columns: dict[str, str] = {}
+        self._learned: dict[str, Schema] = {}
+        self._causes: dict[str, str] = {}
 
     def fetch(self) -> int:
         """Download every object, etag asserted; returns how many came. Objects changed meanwhile are superseded."""
@@ -159,6 +169,9 @@ class Batch:
             run=self._run,
             now=self._clock(),
         )
+        for form, schema in self._learned.items():
+            self._ledger.schemas.remember(self._dataset.name, form, schema, cause=self._causes[form])
+        self._learned.clear()
         rows = 0
         for part in parts:
             if part.ref.name in result.superseded:
@@ -235,9 +248,10 @@ class Batch:
             self._end(ref, State.MISSING, "it was deleted before it was read")
         elif isinstance(error, ObjectChanged):
             self._end(ref, State.SUPERSEDED, "it was overwritten before it was read")
-        elif isinstance(error, Terminal):
+        elif isinstance(error, Terminal) and not isinstance(error, SettingsError):
             self._end(ref, State.QUARANTINED, str(error))
         else:
+            # Wrong keys or clocks are no fault of the object's: it waits until somebody has set them right.
             if self.postponed is None:
                 self.postponed = (ref, str(error))
             return not self._dataset.ordered
@@ -246,9 +260,18 @@ class Batch:
     def _check_one(self, ref: ObjectRef, path: Path) -> int:
         name = self._names.get(ref.id, ref.key)
         form = formats.detect(name, self._dataset)
-        remembered = self._ledger.schemas.latest(self._dataset.name, form)
-        schema = remembered or formats.infer(path, name, self._dataset)
-        result = formats.read(path, name, self._dataset, schema)
+        known = self._learned.get(form) or self._ledger.schemas.latest(self._dataset.name, form)
+        schema = known or formats.infer(path, name, self._dataset)
+        try:
+            result = formats.read(path, name, self._dataset, schema)
+        except DeclarationError as error:
+            if known is not None:
+                raise
+            # With no schema to go by, the first object is as likely wrong as the declaration: it must not be what
+            # every later one is measured by, nor hold them up.
+            raise Unreadable(f"the first object does not fit its declaration, or that is wrong: {error}") from None
+        if result.rows.num_rows and _is_strange(result.rows, schema):
+            raise Unreadable(f"it has none of the columns of {self._dataset.name}")
         if not result.total:
             self._end(ref, State.EMPTY, "it has no records")
             return 0
@@ -262,9 +285,9 @@ class Batch:
                 rejected=bad,
             )
             return 0
-        if result.schema != remembered:
-            cause = "first object" if remembered is None else "numbers widened"
-            self._ledger.schemas.remember(self._dataset.name, form, result.schema, cause=f"{cause}: {ref.name}")
+        if result.schema != known:
+            self._learned[form] = result.schema
+            self._causes[form] = f"{'first object' if known is None else 'numbers widened'}: {ref.name}"
         for column, kind in result.columns:
             if self._columns.get(column) != "DOUBLE":
                 self._columns[column] = kind
@@ -307,6 +330,13 @@ class Batch:
 
     def _end(self, ref: ObjectRef, state: State, reason: str, *, rejected: int = 0) -> None:
         self.outcomes[ref.id] = Outcome(ref=ref, state=state, rejected=rejected, reason=reason)
+
+
+def _is_strange(rows: pa.Table, schema: Schema) -> bool:
+    """Whether no column of the schema has a value in any row, and what the rows did hold was rescued."""
+    names = [column.name for column in schema.columns if column.name in rows.column_names]
+    empty = all(rows.column(name).null_count == rows.num_rows for name in names)
+    return bool(names) and empty and rows.column(RESCUED).null_count == 0
 
 
 def _most_common(rejected: pa.Table, most: int = 3) -> str:

@@ -14,13 +14,14 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
+import duckdb
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from penstock.declarations import Dataset
-from penstock.errors import DeclarationError, LeaseLost, LedgerUnavailable, Transient, WarehouseLocked
+from penstock.errors import DeclarationError, LeaseLost, LedgerUnavailable, SettingsError, Transient
 from penstock.flows.batch import Batch, Report
 from penstock.flows.render import as_markdown
 from penstock.ledger import Ledger
@@ -31,6 +32,9 @@ from penstock.settings import Settings, load_settings
 from penstock.wiring import open_landing, open_ledger, open_store, open_warehouse, spool_folder
 
 log = logging.getLogger(__name__)
+
+# What fails for every object alike: a full disk, wrong keys, a faulty declaration.
+_NOT_THE_OBJECTS = (DeclarationError, SettingsError, Transient, OSError, MemoryError, duckdb.IOException)
 
 
 @flow(name="ingest", flow_run_name="{dataset}", validate_parameters=True)
@@ -202,7 +206,9 @@ async def _heartbeat(ledger: Ledger, lease: Lease, settings: Settings) -> AsyncI
 
 def _let_go(ledger: Ledger, lease: Lease, dataset: Dataset, error: Exception, run: str) -> None:
     """Give the claim back, so that the next run needs not wait for the lease to expire."""
-    blameless = isinstance(error, DeclarationError | WarehouseLocked | Transient)
+    blameless = isinstance(
+        error, DeclarationError | SettingsError | Transient | OSError | MemoryError | duckdb.IOException
+    )
     try:
         ledger.work.abandon(
             lease,

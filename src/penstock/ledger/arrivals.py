@@ -9,12 +9,13 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError
 
 from penstock import events
 from penstock.declarations import Dataset
 from penstock.ledger import outbox, states, wakeups
 from penstock.ledger.database import Database
-from penstock.ledger.decide import Known, decide_arrival
+from penstock.ledger.decide import Known, decide_arrival, no_dataset
 from penstock.ledger.tables import files, history, objects
 from penstock.model import REFUSED_BUCKET, Delivery, Stat, State, Via
 
@@ -48,13 +49,28 @@ class Arrivals:
         self._project = project
 
     def record(self, seen: Sequence[Seen], via: Via, *, mark: FileMark | None = None) -> int:
-        """Record objects that are durable in the store; returns how many of them are new generations."""
+        """Record objects that are durable in the store; returns how many of them are new generations.
+
+        With `mark` the caller has just put them itself, and the file is remembered in the same transaction.
+        """
+        try:
+            return self._record(seen, via, mark)
+        except IntegrityError:
+            # Two sides recorded one key at the same moment, which only a database of many writers lets them try:
+            # the second look sees what the other wrote.
+            return self._record(seen, via, mark)
+
+    def _record(self, seen: Sequence[Seen], via: Via, mark: FileMark | None) -> int:
         with self._database.write() as connection:
             now = self._database.clock()
             fresh: dict[str, list[Stat]] = {}
             known = _latest(connection, {(s.stat.bucket, s.stat.key) for s in seen})
             for one in seen:
-                row = self._record_one(connection, one, via, known.get((one.stat.bucket, one.stat.key)), now)
+                latest = known.get((one.stat.bucket, one.stat.key))
+                put_again = mark is not None or (
+                    latest is not None and latest.version_id is not None and latest.version_id != one.stat.version_id
+                )
+                row = self._record_one(connection, one, via, latest, now, put_again=put_again)
                 if row is None:
                     continue
                 known[(one.stat.bucket, one.stat.key)] = row
@@ -216,22 +232,42 @@ class Arrivals:
             connection.execute(delete(files).where(files.c.path == path))
 
     def _record_one(
-        self, connection: Connection, one: Seen, via: Via, latest: Known | None, now: datetime
+        self, connection: Connection, one: Seen, via: Via, latest: Known | None, now: datetime, *, put_again: bool
     ) -> Known | None:
         dataset = one.dataset
         on_overwrite = dataset.on_overwrite if dataset else "replace"
-        generation = decide_arrival(latest, one.stat.etag, on_overwrite, versioned=one.stat.version_id is not None)
-        if generation is None:
+        generation = decide_arrival(
+            latest, one.stat.etag, on_overwrite, versioned=one.stat.version_id is not None, put_again=put_again
+        )
+        if generation is None or self._is_late(connection, one.stat, latest):
             return None
         state, reason = generation.state, generation.reason
         if dataset is None:
             state = State.QUARANTINED
-            reason = f"no dataset takes this key: declare one in flows/ with the prefix {_folder(one.stat.key)!r}"
+            reason = no_dataset(one.stat.key)
         if generation.supersedes is not None:
             _supersede(connection, generation.supersedes, now)
         row = _row(one.stat, dataset.name if dataset else None, generation.number, state, reason, via, now)
         row_id = connection.execute(insert(objects).values(row).returning(objects.c.id)).scalar_one()
-        return Known(id=row_id, generation=generation.number, etag=one.stat.etag, state=state)
+        return Known(
+            id=row_id,
+            generation=generation.number,
+            etag=one.stat.etag,
+            state=state,
+            version_id=one.stat.version_id,
+        )
+
+    def _is_late(self, connection: Connection, stat: Stat, latest: Known | None) -> bool:
+        """Whether a hint that was slow names a version which a newer one has followed in the ledger already."""
+        if stat.version_id is None or latest is None or latest.state is State.MISSING:
+            return False
+        query = select(objects.c.id).where(
+            objects.c.bucket == stat.bucket,
+            objects.c.key == stat.key,
+            objects.c.version_id == stat.version_id,
+            objects.c.generation < latest.generation,
+        )
+        return connection.execute(query.limit(1)).first() is not None
 
     def _announce(self, connection: Connection, dataset: str, keys: list[str], size: int, now: datetime) -> None:
         outbox.enqueue(
@@ -258,10 +294,6 @@ class Arrivals:
             payload={"key": stat.key, "generation": generation, "bytes": stat.size},
             occurred_at=now,
         )
-
-
-def _folder(key: str) -> str:
-    return key.split("/", 1)[0] + "/"
 
 
 def _row(
@@ -308,7 +340,11 @@ def _latest(connection: Connection, pairs: set[tuple[str, str]]) -> dict[tuple[s
             )
             for row in connection.execute(query):
                 found[(bucket, row.key)] = Known(
-                    id=row.id, generation=row.generation, etag=row.etag, state=State(row.state)
+                    id=row.id,
+                    generation=row.generation,
+                    etag=row.etag,
+                    state=State(row.state),
+                    version_id=row.version_id,
                 )
     return found
 

@@ -22,6 +22,7 @@ class Known:
     generation: int
     etag: str
     state: State
+    version_id: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +35,12 @@ class Generation:
     supersedes: int | None = None
 
 
-def decide_arrival(latest: Known | None, etag: str, on_overwrite: OnOverwrite, *, versioned: bool) -> Generation | None:
+def decide_arrival(
+    latest: Known | None, etag: str, on_overwrite: OnOverwrite, *, versioned: bool, put_again: bool = False
+) -> Generation | None:
     """What a stat of a key means: None when the ledger knows that generation already.
+
+    `put_again`: somebody has certainly put these bytes anew, which gives what is in quarantine another chance.
 
     Only the latest generation's etag counts, so that A, B, A again is three. An overwritten generation that was not
     loaded yet is superseded, unless `append` wants it and the store can still give its bytes. `ignore` leaves an
@@ -43,7 +48,8 @@ def decide_arrival(latest: Known | None, etag: str, on_overwrite: OnOverwrite, *
     """
     if latest is None:
         return Generation(number=1, state=State.PENDING)
-    if latest.etag == etag and latest.state not in (State.MISSING, State.SUPERSEDED):
+    retried = put_again and latest.state is State.QUARANTINED
+    if latest.etag == etag and latest.state not in (State.MISSING, State.SUPERSEDED) and not retried:
         return None
     number = latest.generation + 1
     gone = latest.state in (State.MISSING, State.SUPERSEDED) or (latest.state is State.PENDING and not versioned)
@@ -52,6 +58,17 @@ def decide_arrival(latest: Known | None, etag: str, on_overwrite: OnOverwrite, *
     readable = on_overwrite == "append" and versioned
     waiting = latest.state in (State.PENDING, State.QUARANTINED) and not readable
     return Generation(number=number, state=State.PENDING, supersedes=latest.id if waiting else None)
+
+
+def no_dataset(key: str) -> str:
+    """Why a key that no dataset takes waits, and what to do about it."""
+    folder, slash, _ = key.partition("/")
+    if not slash:
+        return "it lies in no folder: move it to the folder of a dataset; a new one is declared in flows/"
+    return (
+        f"no dataset takes {folder + slash!r}: declare one in flows/ with that prefix, or move the file to the folder "
+        "of a dataset"
+    )
 
 
 def backoff(hiccups: int) -> timedelta:

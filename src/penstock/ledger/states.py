@@ -47,7 +47,7 @@ def next_step(state: State) -> str:
         State.PENDING: "a run loads it as soon as it is woken; look again in a few seconds",
         State.CLAIMED: "the run that holds it loads it; if that run died, the next one takes it over",
         State.LOADED: "nothing; its rows are in the warehouse",
-        State.QUARANTINED: "mend the file (drop it again) or the declaration",
+        State.QUARANTINED: "mend the file or the declaration, then drop the file again (copy or touch it anew)",
         State.EMPTY: "nothing; it had no records",
         State.MISSING: "put it again if it was deleted by mistake",
         State.SUPERSEDED: "nothing; a newer generation of the same key took its place",

@@ -70,7 +70,9 @@ class Work:
             expires_at = self._database.clock() + ttl
             renewed = connection.execute(
                 update(leases)
-                .where(leases.c.dataset == lease.dataset, leases.c.token == lease.token, leases.c.holder.is_not(None))
+                .where(
+                    leases.c.dataset == lease.dataset, leases.c.token == lease.token, leases.c.holder == lease.holder
+                )
                 .values(expires_at=expires_at)
             )
             if not renewed.rowcount:
@@ -207,7 +209,12 @@ class Work:
             connection.execute(
                 update(leases)
                 .where(leases.c.dataset == lease.dataset, leases.c.token == lease.token)
-                .values(holder=None, hold_until=max(now + backoff(max(1, hiccups)), held or now))
+                # Expired, not let go: the next holder fences, since what failed may still be writing.
+                .values(
+                    holder=f"{lease.holder} (failed)",
+                    expires_at=now,
+                    hold_until=max(now + backoff(max(1, hiccups)), held or now),
+                )
             )
 
     def older(self, refs: Sequence[ObjectRef]) -> Mapping[int, list[ObjectRef]]:
@@ -231,7 +238,7 @@ class Work:
         row = connection.execute(
             select(leases.c.token, leases.c.holder, leases.c.hold_until).where(leases.c.dataset == lease.dataset)
         ).first()
-        if row is None or row.token != lease.token or row.holder is None:
+        if row is None or row.token != lease.token or row.holder != lease.holder:
             raise _lost(lease)
         hold_until: datetime | None = row.hold_until
         return hold_until
