@@ -57,7 +57,8 @@ class Stat:
 class ObjectRef:
     """One generation of a key, or one delivery (`entry` > 0) of an envelope, as the ledger knows it.
 
-    `id` is the arrival sequence: a smaller id arrived earlier.
+    `id` is the arrival sequence: a smaller id arrived earlier. `claimed_before`: a run had it and did not settle it,
+    so that it may be in the warehouse already.
     """
 
     id: int
@@ -71,6 +72,7 @@ class ObjectRef:
     version_id: str | None = None
     attempts: int = 0
     delivery: str | None = None
+    claimed_before: bool = False
 
     @property
     def name(self) -> str:

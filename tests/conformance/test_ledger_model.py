@@ -55,6 +55,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.was: dict[int, State] = {}
         self.leases: list[Lease] = []
         self.owner: dict[str, int] = {}
+        self.failed: set[str] = set()
         self.until: dict[str, datetime] = {}
         self.hold: dict[str, datetime] = {}
         self.greatest: dict[str, int] = {}
@@ -111,7 +112,8 @@ class LedgerMachine(RuleBasedStateMachine):
         if lease is None:
             return
         assert lease.token > self.greatest.get(dataset, 0)
-        assert lease.taken_over == (held_by is not None)
+        assert lease.taken_over == (held_by is not None or dataset in self.failed)
+        self.failed.discard(dataset)
         assert dataset not in self.bench.woken()
         self.leases.append(lease)
         self.greatest[dataset] = self.owner[dataset] = lease.token
@@ -197,6 +199,7 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         self.release(lease.dataset)
         del self.owner[lease.dataset]
+        self.failed.add(lease.dataset)
         self.read_hold(lease.dataset)
 
     @precondition(lambda self: self.leases)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -244,6 +244,34 @@ def test_an_object_with_no_known_column_is_quarantined(works: Works) -> None:
     assert works.drain().outcomes == {"loaded": 1, "quarantined": 1}
     assert "none of the columns" in str(works.parts.stories("sales/b.csv")[0].reason)
     assert works.rows() == [1]
+
+
+@pytest.mark.parametrize("on_overwrite", ["replace", "ignore"])
+@pytest.mark.parametrize("then", ["overwritten", "deleted"])
+def test_what_a_dead_run_loaded_is_loaded(
+    tmp_path: Path, embedded: RealStore, on_overwrite: Literal["replace", "ignore"], then: str
+) -> None:
+    """A run that dies between the warehouse's commit and the ledger's leaves a loaded object."""
+    dataset = Dataset(name="sales", on_overwrite=on_overwrite)
+    with parts_in(tmp_path, embedded, [dataset], fake_time=True) as parts:
+        works = works_on(parts, dataset)
+        parts.arrive("sales/a.csv", csv_of(1))
+        lease = works.acquire()
+        batch = works.batch(lease, works.claim(lease))
+        batch.fetch()
+        batch.check()
+        batch.load()
+        if then == "overwritten":
+            parts.put("sales/a.csv", csv_of(2))
+            parts.record("sales/a.csv")
+        else:
+            parts.store.remove(parts.bucket, "sales/a.csv")
+        parts.clock.advance(seconds=60)
+        works.drain()
+        expected = {"replace": [2], "ignore": [1]}[on_overwrite] if then == "overwritten" else [1]
+        assert works.rows() == expected
+        oldest = parts.stories("sales/a.csv")[-1]
+        assert oldest.state is (State.SUPERSEDED if expected == [2] else State.LOADED)
 
 
 def test_wrong_keys_quarantine_nothing(works: Works) -> None:

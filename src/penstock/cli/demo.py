@@ -134,7 +134,9 @@ def _act(console: Console, stack: Stack, data: Path, ledger: Ledger) -> tuple[li
     with (inbox / "bird_strikes" / "birdstrikes.csv").open("wb") as half:
         half.write(birds[: len(birds) // 2])
         half.flush()
-        console.print("  a file half-written, its writer still at it: inbox/bird_strikes/birdstrikes.csv")
+        console.print(
+            "  a file half-written, its writer still at it: inbox/bird_strikes/birdstrikes.csv", soft_wrap=True
+        )
         _move_in(data / "seattle-weather.csv", inbox / "weather" / "seattle-weather.csv")
         did("a file moved into inbox/weather/", "weather/seattle-weather.csv", 1461)
         open_store(stack.settings).put_bytes(

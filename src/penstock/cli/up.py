@@ -37,7 +37,7 @@ def up(project_dir: Path) -> None:
     ) as stack:
         _introduce(console, stack)
         _follow(console, stack, ended)
-        console.print("Ending; nothing is lost: what waits is loaded at the next `penstock up`.")
+        console.print("Ending; nothing is lost: what waits is loaded at the next `penstock up`.", soft_wrap=True)
 
 
 class _Ended:
@@ -70,7 +70,7 @@ def _introduce(console: Console, stack: Stack) -> None:
         lines.insert(0, f"console     {stack.console_url}")
     for line in lines:
         console.print(f"  {line}", soft_wrap=True)
-    console.print("Ready. Drop a file into the inbox, or: penstock send SOURCE FILE.  Ctrl-C ends it.")
+    console.print("Ready. Drop a file into the inbox, or: penstock send SOURCE FILE.  Ctrl-C ends it.", soft_wrap=True)
 
 
 def _follow(console: Console, stack: Stack, ended: _Ended) -> None:

@@ -107,15 +107,22 @@ class Batch:
         self._causes: dict[str, str] = {}
 
     def fetch(self) -> int:
-        """Download every object, etag asserted; returns how many came. Objects changed meanwhile are superseded."""
+        """Download every object, etag asserted; returns how many came. Objects changed meanwhile are superseded.
+
+        What a run loaded that died before it told the ledger is not read again: it is loaded, whatever became of its
+        key since. Raises WarehouseLocked where that is looked up.
+        """
+        self._find_loaded()
         envelopes: dict[str, bytes | Terminal | Transient] = {}
         for ref in self.refs:
-            if ref.entry and ref.key not in envelopes:
+            if ref.entry and ref.key not in envelopes and ref.id not in self.outcomes:
                 envelopes[ref.key] = self._read_envelope(ref)
-        files = [ref for ref in self.refs if not ref.entry and ref.size]
+        files = [ref for ref in self.refs if not ref.entry and ref.size and ref.id not in self.outcomes]
         with ThreadPoolExecutor(_FETCHERS) as pool:
             errors = dict(zip((ref.id for ref in files), pool.map(self._download, files), strict=True))
         for ref in self.refs:
+            if ref.id in self.outcomes:
+                continue
             if ref.entry:
                 error = self._unwrap(ref, envelopes[ref.key])
             elif not ref.size:
@@ -202,7 +209,7 @@ class Batch:
             self._landing.seen(bucket, keys, Via.SWEEP)
         figures: dict[str, Any] = {}
         for outcome in outcomes:
-            if outcome.state is State.LOADED:
+            if outcome.ref.id in self._parts and outcome.state is State.LOADED:
                 figures = formats.merge_reports(
                     figures, formats.report(self._parts[outcome.ref.id].rows, self._dataset)
                 )
@@ -211,6 +218,13 @@ class Batch:
     def clean(self) -> None:
         """Remove what was downloaded."""
         shutil.rmtree(self._spool, ignore_errors=True)
+
+    def _find_loaded(self) -> None:
+        suspects = {ref.name: ref for ref in self.refs if ref.claimed_before}
+        found = self._warehouse.loaded(list(suspects)) if suspects else {}
+        for name, (rows, rejected) in found.items():
+            ref = suspects[name]
+            self.outcomes[ref.id] = Outcome(ref=ref, state=State.LOADED, rows=rows, rejected=rejected)
 
     def _path(self, ref: ObjectRef) -> Path:
         # Named by number: a key must never become a path.

@@ -239,7 +239,7 @@ class Arrivals:
         generation = decide_arrival(
             latest, one.stat.etag, on_overwrite, versioned=one.stat.version_id is not None, put_again=put_again
         )
-        if generation is None or self._is_late(connection, one.stat, latest):
+        if generation is None or (on_overwrite == "append" and self._has_version(connection, one.stat)):
             return None
         state, reason = generation.state, generation.reason
         if dataset is None:
@@ -257,15 +257,16 @@ class Arrivals:
             version_id=one.stat.version_id,
         )
 
-    def _is_late(self, connection: Connection, stat: Stat, latest: Known | None) -> bool:
-        """Whether a hint that was slow names a version which a newer one has followed in the ledger already."""
-        if stat.version_id is None or latest is None or latest.state is State.MISSING:
+    def _has_version(self, connection: Connection, stat: Stat) -> bool:
+        """Whether this very version was recorded before: a slow hint must not append its rows again.
+
+        With `replace` it does become a generation, and the next stat the one after: no order of hints can be told from
+        another, and what heals itself must not be kept from it.
+        """
+        if stat.version_id is None:
             return False
         query = select(objects.c.id).where(
-            objects.c.bucket == stat.bucket,
-            objects.c.key == stat.key,
-            objects.c.version_id == stat.version_id,
-            objects.c.generation < latest.generation,
+            objects.c.bucket == stat.bucket, objects.c.key == stat.key, objects.c.version_id == stat.version_id
         )
         return connection.execute(query.limit(1)).first() is not None
 

@@ -367,4 +367,5 @@ def _ref(row: Any) -> ObjectRef:
         version_id=row.version_id,
         attempts=row.attempts,
         delivery=row.delivery,
+        claimed_before=row.run is not None,
     )

@@ -86,6 +86,9 @@ class Warehouse(Protocol):
     def markers(self, names: Sequence[str]) -> set[str]:
         """Those of `names` whose objects were loaded."""
 
+    def loaded(self, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Of each of `names` that was loaded, its rows and its rejected rows, as its marker has them."""
+
     def query(self, sql: str, *, limit: int, seconds: float = 30) -> QueryResult:
         """Read only, and nothing outside the warehouse. Raises QueryRefused, or QueryTooLong after `seconds`."""
 

@@ -104,6 +104,16 @@ class DuckDBWarehouse:
         with self._opened(read_only=True) as connection:
             return _markers(connection, names)
 
+    def loaded(self, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Rows and rejected rows of those of `names` that were loaded."""
+        if not names or not self.path.exists():
+            return {}
+        with self._opened(read_only=True) as connection:
+            if not _has_table(connection, MARKERS):
+                return {}
+            sql = f"SELECT object, rows, rejected FROM {MARKERS} WHERE object IN (SELECT unnest(?))"
+            return {row[0]: (row[1], row[2]) for row in connection.execute(sql, [list(names)]).fetchall()}
+
     def count(self, dataset: str) -> int:
         """Rows of the dataset's table."""
         if not self.path.exists():
