@@ -130,6 +130,17 @@ def test_empty_part_gets_its_marker(warehouse: Warehouse, load: Load) -> None:
     assert warehouse.count("sales") == 0
 
 
+def test_a_marker_tells_what_was_loaded(warehouse: Warehouse, load: Load) -> None:
+    """Of names that were loaded the marker has rows and rejected rows; before the first load there is nothing."""
+    assert warehouse.loaded([A.ref.name]) == {}
+    rejecting = part("r.csv", {"id": [9], "name": ["z"]}, rejected=[(2, 3, "check x", "9,z")])
+    load(A, rejecting)
+    assert warehouse.loaded([A.ref.name, rejecting.ref.name, "landing/sales/none.csv@1"]) == {
+        A.ref.name: (2, 0),
+        rejecting.ref.name: (1, 1),
+    }
+
+
 def test_added_column(warehouse: Warehouse, load: Load) -> None:
     """A column that the table lacks is added, and older rows have NULL there."""
     load(A)
