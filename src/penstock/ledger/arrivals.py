@@ -68,7 +68,9 @@ class Arrivals:
             for one in seen:
                 latest = known.get((one.stat.bucket, one.stat.key))
                 put_again = mark is not None or (
-                    latest is not None and latest.version_id is not None and latest.version_id != one.stat.version_id
+                    latest is not None
+                    and None not in (latest.version_id, one.stat.version_id)
+                    and latest.version_id != one.stat.version_id
                 )
                 row = self._record_one(connection, one, via, latest, now, put_again=put_again)
                 if row is None:
