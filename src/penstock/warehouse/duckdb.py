@@ -99,20 +99,14 @@ class DuckDBWarehouse:
 
     def markers(self, names: Sequence[str]) -> set[str]:
         """Those of `names` that were loaded."""
-        if not names or not self.path.exists():
-            return set()
-        with self._opened(read_only=True) as connection:
-            return _markers(connection, names)
+        return set(self.loaded(names))
 
     def loaded(self, names: Sequence[str]) -> dict[str, tuple[int, int]]:
         """Rows and rejected rows of those of `names` that were loaded."""
         if not names or not self.path.exists():
             return {}
         with self._opened(read_only=True) as connection:
-            if not _has_table(connection, MARKERS):
-                return {}
-            sql = f"SELECT object, rows, rejected FROM {MARKERS} WHERE object IN (SELECT unnest(?))"
-            return {row[0]: (row[1], row[2]) for row in connection.execute(sql, [list(names)]).fetchall()}
+            return _markers(connection, names)
 
     def count(self, dataset: str) -> int:
         """Rows of the dataset's table."""
@@ -208,11 +202,11 @@ def _take_token(connection: duckdb.DuckDBPyConnection, dataset: str, token: int)
         connection.execute(f"INSERT INTO {FENCES} VALUES (?, ?)", [dataset, token])
 
 
-def _markers(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> set[str]:
+def _markers(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> dict[str, tuple[int, int]]:
     if not _has_table(connection, MARKERS):
-        return set()
-    sql = f"SELECT object FROM {MARKERS} WHERE object IN (SELECT unnest(?))"
-    return {row[0] for row in connection.execute(sql, [list(names)]).fetchall()}
+        return {}
+    sql = f"SELECT object, rows, rejected FROM {MARKERS} WHERE object IN (SELECT unnest(?))"
+    return {row[0]: (row[1], row[2]) for row in connection.execute(sql, [list(names)]).fetchall()}
 
 
 def _has_table(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
