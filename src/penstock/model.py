@@ -58,7 +58,7 @@ class ObjectRef:
     """One generation of a key, or one delivery (`entry` > 0) of an envelope, as the ledger knows it.
 
     `id` is the arrival sequence: a smaller id arrived earlier. `claimed_before`: a run had it and did not settle it,
-    so that it may be in the warehouse already.
+    so that it may be in the warehouse already. `again`: somebody asked for it to be loaded anew, over its own rows.
     """
 
     id: int
@@ -73,6 +73,7 @@ class ObjectRef:
     attempts: int = 0
     delivery: str | None = None
     claimed_before: bool = False
+    again: bool = False
 
     @property
     def name(self) -> str:

@@ -63,6 +63,13 @@ objects = Table(
     Column("reason", Text),
     Column("attempts", Integer, nullable=False, server_default="0", comment="runs that died or failed with it"),
     Column("hiccups", Integer, nullable=False, server_default="0", comment="transient errors, which never quarantine"),
+    Column(
+        "again",
+        Integer,
+        nullable=False,
+        server_default="0",
+        comment="1: load it although the warehouse has it; its rows there are replaced",
+    ),
     Column("claim_token", BigInteger),
     Column("run", Text, comment="the run that claimed it last"),
     Column("rows", BigInteger),
@@ -155,4 +162,13 @@ files = Table(
     Column("mtime_ns", BigInteger, nullable=False),
     Column("etag", Text, nullable=False, comment="empty: refused, with the reason in objects"),
     Column("recorded_at", Moment, nullable=False),
+)
+
+sweeps = Table(
+    "sweeps",
+    metadata,
+    Column("bucket", Text, primary_key=True),
+    Column("prefix", Text, primary_key=True),
+    Column("after", Text, nullable=False, comment="every key up to this one was compared"),
+    Column("moved_at", Moment, nullable=False),
 )

@@ -368,4 +368,5 @@ def _ref(row: Any) -> ObjectRef:
         attempts=row.attempts,
         delivery=row.delivery,
         claimed_before=row.run is not None,
+        again=bool(row.again),
     )

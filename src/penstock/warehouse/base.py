@@ -31,13 +31,15 @@ class LoadPart:
 
     `rows`: the table's columns, `_penstock_row`, `_penstock_rescued`; `rejected`: `_penstock_row`, line, reason, raw.
     `replaces`: names (`bucket/key@generation`) of generations whose rows and markers go in the same transaction. The
-    warehouse remembers them, so that a late load of one of them does not bring it back.
+    warehouse remembers them, so that a late load of one of them does not bring it back. `again`: the object is loaded
+    although its marker may be there; what it brought before goes in the same transaction.
     """
 
     ref: ObjectRef
     rows: pa.Table
     rejected: pa.Table
     replaces: tuple[str, ...] = ()
+    again: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,7 @@ class Warehouse(Protocol):
         run: str,
         now: datetime,
     ) -> LoadResult:
-        """One transaction: all parts without a marker, or nothing. Raises LeaseLost, having written nothing.
+        """One transaction: all parts without a marker or with `again`, or nothing. Raises LeaseLost, nothing written.
 
         `schema_columns` are (name, DuckDB type) of the table's own columns. The table is made, gets columns it lacks
         (NULL in older rows), and a BIGINT column becomes DOUBLE when the schema says so.
@@ -88,6 +90,15 @@ class Warehouse(Protocol):
 
     def loaded(self, names: Sequence[str]) -> dict[str, tuple[int, int]]:
         """Of each of `names` that was loaded, its rows and its rejected rows, as its marker has them."""
+
+    def replaced(self, names: Sequence[str]) -> set[str]:
+        """Those of `names` that a newer generation replaced."""
+
+    def damaged(self, dataset: str) -> list[str]:
+        """Names of the objects whose rows or rejected rows are not as many as their marker says; sorted.
+
+        Cheap while the totals agree. Rows without any marker are named too.
+        """
 
     def query(self, sql: str, *, limit: int, seconds: float = 30) -> QueryResult:
         """Read only, and nothing outside the warehouse. Raises QueryRefused, or QueryTooLong after `seconds`."""

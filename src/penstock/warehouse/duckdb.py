@@ -82,18 +82,19 @@ class DuckDBWarehouse:
         with self._transaction() as connection:
             _take_token(connection, dataset, token)
             there = _markers(connection, names)
-            new = [part for part in parts if part.ref.name not in there]
+            new = [part for part in parts if part.again or part.ref.name not in there]
             replaced = _replaced(connection, names) | {name for part in new for name in part.replaces}
             fresh = {part.ref.name: part for part in new if part.ref.name not in replaced}
             if fresh:
                 _prepare(connection, dataset, schema_columns)
                 for part in fresh.values():
                     _replace(connection, dataset, part)
+                _remove(connection, dataset, [part.ref.name for part in fresh.values() if part.again])
                 _insert(connection, dataset, schema_columns, list(fresh.values()), now)
                 _mark(connection, dataset, list(fresh.values()), token, run, now)
         return LoadResult(
             loaded=tuple(fresh),
-            already=tuple(name for name in names if name in there),
+            already=tuple(name for name in names if name in there and name not in fresh),
             superseded=tuple(name for name in names if name in replaced and name not in there),
         )
 
@@ -107,6 +108,20 @@ class DuckDBWarehouse:
             return {}
         with self._opened(read_only=True) as connection:
             return _markers(connection, names)
+
+    def replaced(self, names: Sequence[str]) -> set[str]:
+        """Those of `names` that a newer generation replaced."""
+        if not names or not self.path.exists():
+            return set()
+        with self._opened(read_only=True) as connection:
+            return _replaced(connection, names) if _has_table(connection, REPLACED) else set()
+
+    def damaged(self, dataset: str) -> list[str]:
+        """Objects whose rows are not as many as their marker says; see `Warehouse`."""
+        if not self.path.exists():
+            return []
+        with self._opened(read_only=True) as connection:
+            return _damaged(connection, dataset)
 
     def count(self, dataset: str) -> int:
         """Rows of the dataset's table."""
@@ -247,13 +262,41 @@ def _replaced(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> se
     return {row[0] for row in connection.execute(sql, [list(names)]).fetchall()}
 
 
+def _damaged(connection: duckdb.DuckDBPyConnection, dataset: str) -> list[str]:
+    found: set[str] = set()
+    if not _has_table(connection, MARKERS):
+        return []
+    for table, column in ((dataset, "rows"), (dataset + REJECTED_SUFFIX, "rejected")):
+        there = _quoted(table) if _has_table(connection, table) else f"(SELECT NULL::VARCHAR AS {OBJECT} LIMIT 0)"
+        totals = connection.execute(
+            f"SELECT (SELECT count(*) FROM {there}), "
+            f"(SELECT coalesce(sum({column}), 0) FROM {MARKERS} WHERE dataset = ?)",
+            [dataset],
+        ).fetchone()
+        if totals is not None and totals[0] == totals[1]:
+            continue
+        sql = (
+            f"SELECT coalesce(m.object, t.{OBJECT}) FROM (SELECT object, sum({column}) AS n FROM {MARKERS} "
+            f"WHERE dataset = ? GROUP BY 1) m FULL JOIN (SELECT {OBJECT}, count(*) AS n FROM {there} GROUP BY 1) t "
+            f"ON m.object = t.{OBJECT} WHERE coalesce(m.n, 0) <> coalesce(t.n, 0)"
+        )
+        found.update(row[0] for row in connection.execute(sql, [dataset]).fetchall())
+    return sorted(found)
+
+
 def _replace(connection: duckdb.DuckDBPyConnection, dataset: str, part: LoadPart) -> None:
     if not part.replaces:
         return
     names = list(part.replaces)
-    for table, column in ((dataset, OBJECT), (dataset + REJECTED_SUFFIX, OBJECT), (MARKERS, "object")):
-        connection.execute(f"DELETE FROM {_quoted(table)} WHERE {column} IN (SELECT unnest(?))", [names])
+    _remove(connection, dataset, names)
     connection.execute(f"INSERT INTO {REPLACED} SELECT unnest(?), ?, ?", [names, dataset, part.ref.name])
+
+
+def _remove(connection: duckdb.DuckDBPyConnection, dataset: str, names: Sequence[str]) -> None:
+    if not names:
+        return
+    for table, column in ((dataset, OBJECT), (dataset + REJECTED_SUFFIX, OBJECT), (MARKERS, "object")):
+        connection.execute(f"DELETE FROM {_quoted(table)} WHERE {column} IN (SELECT unnest(?))", [list(names)])
 
 
 def _insert(
