@@ -17,6 +17,9 @@ from penstock.model import RESERVED_PREFIX
 NAME = re.compile(r"^[a-z][a-z0-9_]{0,62}\Z")
 ENV_NAME = re.compile(r"^[A-Z][A-Z0-9_]*\Z")
 
+# Tried with others three times, in ever smaller batches, and once alone: `ledger/decide.py` says how.
+_LEAST_ATTEMPTS = 4
+
 Format = Literal["auto", "csv", "tsv", "json", "ndjson", "parquet", "delivery"]
 Scheme = Literal["standard", "github", "none"]
 
@@ -32,6 +35,7 @@ class Dataset:
     `select`, when given, are the only columns that are kept, in that order, derived ones included.
     `threshold` is the least share (0 to 1) of good rows with which an object is loaded.
     `report` are additive SQL aggregates (sum, count, histogram) over the rows of a load, for the run's report.
+    `max_attempts` is how many runs may die or fail with an object before it is quarantined.
     `every` and `cron` are the schedules of the safety net beside the events.
     """
 
@@ -65,8 +69,11 @@ class Dataset:
             raise DeclarationError(f"dataset {self.name}: the prefix {RESERVED_PREFIX!r} is penstock's own")
         if not 0 <= self.threshold <= 1:
             raise DeclarationError(f"dataset {self.name}: threshold {self.threshold} is a share, from 0 to 1")
-        if self.max_attempts < 1:
-            raise DeclarationError(f"dataset {self.name}: max_attempts must be at least 1")
+        if self.max_attempts < _LEAST_ATTEMPTS:
+            raise DeclarationError(
+                f"dataset {self.name}: max_attempts must be at least {_LEAST_ATTEMPTS}: a failing batch is split until "
+                "the culprit is alone"
+            )
         for what, names in (("columns", self.columns), ("derive", self.derive), ("report", self.report)):
             for name in names:
                 if not NAME.match(name):

@@ -46,6 +46,10 @@ class PrefectRefused(PrefectUnavailable):
     """Prefect's server does not take this request as it is."""
 
 
+class Stalled(PenstockError):
+    """The run stood still for too long and was given up."""
+
+
 class NotRunning(Transient):
     """Nothing is running for this project: start it with `penstock up`."""
 

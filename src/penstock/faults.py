@@ -37,8 +37,8 @@ SEAMS = (
 _folder = os.environ.get("PENSTOCK_FAULTS")
 
 
-class Injected(Exception):  # noqa: N818 - it is no error of ours: whatever meets it must treat it as unforeseen
-    """A fault that a test asked for."""
+class Injected(Exception):
+    """A fault that a test asked for: no error of ours, so that whatever meets it must treat it as unforeseen."""
 
 
 def point(seam: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import BinaryIO, cast
 
-from penstock import envelope
+from penstock import envelope, faults
 from penstock.declarations import Dataset
 from penstock.errors import FileChanged, ObjectMissing, Refused
 from penstock.ledger import Ledger
@@ -54,22 +54,35 @@ class Landing:
         """The dataset that takes `key`."""
         return dataset_for(key, self._datasets)
 
-    def put_file(self, key: str, data: BinaryIO, size: int, *, unchanged: Callable[[], FileMark | None]) -> bool:
+    def put_file(
+        self,
+        key: str,
+        data: BinaryIO,
+        size: int,
+        *,
+        unchanged: Callable[[], FileMark | None],
+        progress: Callable[[], None] = lambda: None,
+    ) -> bool:
         """Put a file of the inbox and record it; True when it was a new generation.
 
         `unchanged` gives what to remember of the file, or None when it was written meanwhile: then FileChanged is
         raised before the store has the last byte, so that no half-written object is ever seen. Raises Refused for a
-        key that cannot be or that no dataset takes, Transient when store or ledger do not take it.
+        key that cannot be or that no dataset takes, Transient when store or ledger do not take it. `progress` is called
+        for each piece that is sent.
         """
         dataset = self.dataset_for(key)
         if dataset is None:
             raise Refused(no_dataset(key))
         if not size and unchanged() is None:  # the store's client never reads from what has no bytes
             raise FileChanged
-        stat = self._store.put(self._bucket, key, cast(BinaryIO, _Guarded(data, size, unchanged)), size)
+        faults.point("landing.file_before_put")
+        stat = self._store.put(self._bucket, key, cast(BinaryIO, _Guarded(data, size, unchanged, progress)), size)
+        faults.point("landing.file_after_put")
         mark = unchanged()
         marked = replace(mark, etag=stat.etag) if mark is not None else None
-        return self._ledger.arrivals.record([Seen(stat=stat, dataset=dataset)], Via.FOLDER, mark=marked) > 0
+        new = self._ledger.arrivals.record([Seen(stat=stat, dataset=dataset)], Via.FOLDER, mark=marked) > 0
+        faults.point("landing.file_after_record")
+        return new
 
     def seen(self, bucket: str, keys: Sequence[str], via: Via) -> int:
         """Hints that these keys changed: stat each and record what is new; returns how many were.
@@ -109,8 +122,10 @@ class Landing:
         riding = list(fresh.values())
         key = envelope.envelope_key(riding[0].dataset, riding[0].received_at, self._unique())
         stat = self._store.put_bytes(self._bucket, key, envelope.encode(riding), content_type="application/x-ndjson")
+        faults.point("landing.envelope_after_put")
         entries = dict(enumerate(riding, start=1))
         raced = self._ledger.arrivals.record_deliveries(self._bucket, key, stat, entries, Via.WEBHOOK)
+        faults.point("landing.envelope_after_record")
         lost = {(entries[entry].source, entries[entry].id) for entry in raced}
         for delivery in riding:
             if delivery.source in self._announce_each and (delivery.source, delivery.id) not in lost:
@@ -137,11 +152,14 @@ class Landing:
 class _Guarded(io.RawIOBase):
     """A file's bytes, the last of which are handed out only while the file is unchanged."""
 
-    def __init__(self, data: BinaryIO, size: int, unchanged: Callable[[], FileMark | None]) -> None:
+    def __init__(
+        self, data: BinaryIO, size: int, unchanged: Callable[[], FileMark | None], progress: Callable[[], None]
+    ) -> None:
         super().__init__()
         self._data = data
         self._left = size
         self._unchanged = unchanged
+        self._progress = progress
 
     def readable(self) -> bool:
         return True
@@ -149,6 +167,7 @@ class _Guarded(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         chunk = self._data.read(self._left if size < 0 else min(size, self._left))
         self._left -= len(chunk)
+        self._progress()
         if (not chunk or not self._left) and self._unchanged() is None:
             raise FileChanged
         return chunk

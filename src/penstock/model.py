@@ -59,6 +59,7 @@ class ObjectRef:
 
     `id` is the arrival sequence: a smaller id arrived earlier. `claimed_before`: a run had it and did not settle it,
     so that it may be in the warehouse already. `again`: somebody asked for it to be loaded anew, over its own rows.
+    `trouble` is what the last run that had it said of it.
     """
 
     id: int
@@ -74,6 +75,7 @@ class ObjectRef:
     delivery: str | None = None
     claimed_before: bool = False
     again: bool = False
+    trouble: str | None = None
 
     @property
     def name(self) -> str:

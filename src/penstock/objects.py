@@ -175,16 +175,26 @@ class ObjectStore:
             found = self._client.stat_object(bucket, key)
             return _stat(bucket, key, found)
 
-    def get(self, bucket: str, key: str, target: Path, *, etag: str, version_id: str | None = None) -> None:
+    def get(
+        self,
+        bucket: str,
+        key: str,
+        target: Path,
+        *,
+        etag: str,
+        version_id: str | None = None,
+        progress: Callable[[], None] = lambda: None,
+    ) -> None:
         """Stream the generation `etag` of `key` to the file `target`, which is removed again when that fails.
 
-        `version_id` pins the read where the store has versions. Raises ObjectChanged when the key has another etag by
-        now (or got one during the read), ObjectMissing when it is gone.
+        `version_id` pins the read where the store has versions, `progress` is called for each chunk. Raises
+        ObjectChanged when the key has another etag by now (or got one during the read), ObjectMissing when it is gone.
         """
         try:
             with target.open("wb") as file:
                 for chunk in self._chunks(bucket, key, etag, version_id):
                     file.write(chunk)
+                    progress()
         except BaseException:
             target.unlink(missing_ok=True)
             raise

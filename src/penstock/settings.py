@@ -59,7 +59,10 @@ class Settings(BaseSettings):
     port: int = Field(8484, ge=0, le=65535)
     notify_token: SecretStr = Field(SecretStr(""), description="Bearer token of POST /notifications/s3")
 
-    lease_seconds: Seconds = 30.0
+    lease_seconds: float = Field(30.0, gt=0, le=300)
+    stall_seconds: Seconds = Field(
+        600.0, description="How long a run or a service may stand still before it is given up and started again"
+    )
     wakeup_seconds: Seconds = Field(5.0, description="How long the first wake-up may stay unanswered; then doubled")
     batch_objects: int = Field(1000, ge=1, le=100_000)
     batch_bytes: int = Field(256_000_000, ge=1)

@@ -66,13 +66,13 @@ class Bench:
             [Seen(stat=stat(key, etag, size=size, version=version), dataset=dataset)], Via.BUCKET
         )
 
-    def acquire(self, dataset: str = "sales", *, holder: str = "one", attempts: int = 3) -> Lease | None:
+    def acquire(self, dataset: str = "sales", *, holder: str = "one") -> Lease | None:
         """Take the lease for `TTL`."""
-        return self.ledger.work.acquire(dataset, holder=holder, ttl=TTL, max_attempts=attempts)
+        return self.ledger.work.acquire(dataset, holder=holder, ttl=TTL)
 
-    def take(self, dataset: str = "sales", *, holder: str = "one", attempts: int = 3) -> Lease:
+    def take(self, dataset: str = "sales", *, holder: str = "one") -> Lease:
         """Take the lease, which must be free."""
-        lease = self.acquire(dataset, holder=holder, attempts=attempts)
+        lease = self.acquire(dataset, holder=holder)
         assert lease is not None
         return lease
 

@@ -25,12 +25,8 @@ def give_back(bench: Bench, lease: Lease, refs: list[ObjectRef], failed: ObjectR
     bench.ledger.work.give_back(lease, refs, run="r1", failed=failed or refs[0], reason="the store is away")
 
 
-def abandon(bench: Bench, lease: Lease, *, blame: bool, attempts: int = 3) -> None:
-    bench.ledger.work.abandon(lease, reason="Boom: x", run="r1", max_attempts=attempts, blame=blame)
-
-
-def quarantined_events(bench: Bench) -> list[str]:
-    return [event.payload["key"] for event in bench.ledger.outbox.unsent(99) if event.name == events.OBJECT_QUARANTINED]
+def abandon(bench: Bench, lease: Lease, *, blame: bool) -> None:
+    bench.ledger.work.abandon(lease, reason="Boom: x", run="r1", blame=blame)
 
 
 class TestLease:
@@ -50,7 +46,7 @@ class TestLease:
         second = bench.open()
 
         def acquire(ledger: Ledger) -> Lease | None:
-            return ledger.work.acquire("sales", holder="x", ttl=TTL, max_attempts=3)
+            return ledger.work.acquire("sales", holder="x", ttl=TTL)
 
         with ThreadPoolExecutor(8) as pool:
             got = list(pool.map(acquire, [bench.ledger, second] * 4))
@@ -87,18 +83,16 @@ class TestLease:
         bench.clock.forward(1)
         assert bench.take(holder="two").token == 2
 
-    def test_an_object_that_kills_its_runs_is_quarantined(self, bench: Bench) -> None:
-        """After max_attempts runs that died with it an object is quarantined, and an event tells of it."""
+    def test_a_death_is_counted_against_what_was_claimed(self, bench: Bench) -> None:
+        """Each run that died with an object is one attempt more, and the next claim says what happened to the last."""
         bench.arrive("sales/1")
         for attempts in (0, 1, 2):
             (ref,) = bench.claim(bench.take())
             assert ref.attempts == attempts
+            assert bool(ref.trouble) == bool(attempts)
             bench.clock.forward(30)
-        assert bench.claim(bench.take()) == []
-        (row,) = bench.rows()
-        assert (row.state, row.attempts) == ("quarantined", 3)
-        assert "3 of 3" in row.reason
-        assert quarantined_events(bench) == ["sales/1"]
+        (ref,) = bench.claim(bench.take())
+        assert ref.trouble == "the run that held it ended without a word (attempt 3)"
 
 
 def _renew(bench: Bench, lease: Lease, refs: list[ObjectRef]) -> None:
@@ -182,28 +176,30 @@ class TestClaim:
         bench.arrive("others/1", dataset=declared("others"))
         assert [ref.key for ref in bench.claim(bench.take("others"))] == ["others/1"]
 
-    def test_a_suspect_is_claimed_alone(self, bench: Bench) -> None:
-        """What a run died with comes alone, at its place in the order, so that it takes nothing else with it."""
-        for n in range(2):
-            bench.arrive(f"sales/{n}")
-        bench.claim(bench.take())
-        bench.clock.forward(30)
-        bench.arrive("sales/2")
-        bench.arrive("sales/3")
+    def test_a_failing_batch_is_split_until_the_culprit_is_alone(self, bench: Bench) -> None:
+        """What a run died with is claimed with ever fewer others, in its order, and in the end alone."""
+        for n in range(20):
+            bench.arrive(f"sales/{n:02}")
+        sizes = []
+        for _ in range(4):
+            sizes.append(len(bench.claim(bench.take(), objects=16)))
+            bench.clock.forward(30)
+        assert sizes == [16, 2, 1, 1]
         lease = bench.take()
-        claims = [[ref.key for ref in bench.claim(lease)] for _ in range(3)]
-        assert claims == [["sales/0"], ["sales/1"], ["sales/2", "sales/3"]]
+        assert [(ref.key, ref.attempts) for ref in bench.claim(lease, objects=16)] == [("sales/00", 4)]
+        assert [(ref.key, ref.attempts) for ref in bench.claim(lease, objects=16)] == [("sales/01", 2)]
 
-    def test_a_suspect_is_not_taken_along(self, bench: Bench) -> None:
-        """A claim stops before a suspect."""
-        bench.arrive("sales/early")
-        bench.arrive("sales/late")
+    def test_a_suspect_takes_few_along(self, bench: Bench) -> None:
+        """A claim stops before a suspect when it holds more than may be claimed with that one."""
+        for n in range(4):
+            bench.arrive(f"sales/{n}")
         lease = bench.take()
-        give_back(bench, lease, bench.claim(lease)[:1])
+        give_back(bench, lease, bench.claim(lease)[:2])
         bench.clock.forward(30)
         lease = bench.take()
-        assert [ref.key for ref in bench.claim(lease)] == ["sales/early"]
-        assert [(ref.key, ref.attempts) for ref in bench.claim(lease)] == [("sales/late", 1)]
+        assert [ref.key for ref in bench.claim(lease, objects=8)] == ["sales/0", "sales/1"]
+        assert [(ref.key, ref.attempts) for ref in bench.claim(lease, objects=8)] == [("sales/2", 1)]
+        assert [(ref.key, ref.attempts) for ref in bench.claim(lease, objects=8)] == [("sales/3", 1)]
 
 
 def _refs(bench: Bench, key: str) -> list[ObjectRef]:
@@ -296,7 +292,7 @@ class TestGiveBack:
         bench.arrive("sales/1")
         bench.arrive("sales/2")
         for wait in (1, 2, 4, 8, 16, 32, 60, 60, 60):
-            lease = bench.take(attempts=1)
+            lease = bench.take()
             refs = bench.claim(lease)
             assert [ref.key for ref in refs] == ["sales/1", "sales/2"]
             give_back(bench, lease, refs)
@@ -385,17 +381,6 @@ class TestAbandon:
         assert again.taken_over
         assert [ref.attempts for ref in bench.claim(again)] == [attempts]
 
-    def test_with_blame_the_last_attempt_quarantines(self, bench: Bench) -> None:
-        """After max_attempts failures an object is quarantined with the reason, and an event tells of it."""
-        bench.arrive("sales/1")
-        bench.arrive("sales/2")
-        lease = bench.take()
-        bench.claim(lease, objects=1)
-        abandon(bench, lease, blame=True, attempts=1)
-        assert [state for _, _, state in bench.states()] == ["quarantined", "pending"]
-        assert bench.rows()[0].reason == "Boom: x (1 of 1 attempts)"
-        assert quarantined_events(bench) == ["sales/1"]
-
     def test_without_blame_nothing_is_ever_quarantined_and_the_pause_grows(self, bench: Bench) -> None:
         """A failure that is not the objects' fault is tried again for ever, ever less often."""
         bench.arrive("sales/1")
@@ -403,7 +388,7 @@ class TestAbandon:
         for _ in range(8):
             lease = bench.take()
             bench.claim(lease)
-            abandon(bench, lease, blame=False, attempts=1)
+            abandon(bench, lease, blame=False)
             until = bench.ledger.facts.standings()[0].hold_until
             assert until is not None
             pauses.append((until - bench.clock.now).total_seconds())

@@ -45,9 +45,7 @@ class Works:
     def acquire(self) -> Lease:
         """A new run takes the lease, as `flows.ingest` does."""
         self.runs += 1
-        lease = self.parts.ledger.work.acquire(
-            self.dataset.name, holder=f"run {self.runs}", ttl=TTL, max_attempts=self.dataset.max_attempts
-        )
+        lease = self.parts.ledger.work.acquire(self.dataset.name, holder=f"run {self.runs}", ttl=TTL)
         assert lease is not None
         if lease.taken_over:
             self.warehouse.fence(lease.dataset, lease.token)
@@ -486,7 +484,7 @@ def test_a_failed_settle_and_then_an_overwrite(works: Works, content: bytes) -> 
     """Rows of a run that failed after its load are replaced, also when the overwrite came while nobody held them."""
     works.parts.arrive("sales/a.csv", csv_of(1))
     lease = load_and_crash(works)
-    works.parts.ledger.work.abandon(lease, reason="no ledger", run="run", max_attempts=5, blame=False)
+    works.parts.ledger.work.abandon(lease, reason="no ledger", run="run", blame=False)
     works.parts.arrive("sales/a.csv", content)
     assert works.parts.states("sales/a.csv") == [State.PENDING, State.SUPERSEDED]
     works.parts.clock.advance(seconds=31)

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from penstock.ledger.decide import LONGEST_BACKOFF, Known, OnOverwrite, backoff, decide_arrival, is_poison
+from penstock.ledger.decide import LONGEST_BACKOFF, Known, OnOverwrite, backoff, decide_arrival, is_poison, together
 from penstock.ledger.states import BIRTHS, MOVES, OUTCOMES, next_step, sources
 from penstock.model import State
 
@@ -102,8 +102,16 @@ def test_backoff_doubles_up_to_its_limit() -> None:
 
 
 def test_poison_is_reached_at_the_last_attempt() -> None:
-    """With three attempts allowed the third failure ends it, not the second."""
-    assert [is_poison(n, 3) for n in (0, 1, 2, 3, 4)] == [False, False, False, True, True]
+    """With five attempts allowed the fifth failure ends it, not the fourth; and never before it was tried alone."""
+    assert [is_poison(n, 5) for n in range(7)] == [False, False, False, False, False, True, True]
+    assert [is_poison(n, 1) for n in range(5)] == [False, False, False, False, True]
+
+
+def test_a_failing_batch_is_split_until_the_culprit_is_alone() -> None:
+    """An eighth of the bound after each failure, at least one, and one alone after the third."""
+    assert [together(n, 1000) for n in range(5)] == [1000, 125, 15, 1, 1]
+    assert [together(n, 10) for n in range(5)] == [10, 1, 1, 1, 1]
+    assert together(3, 100_000) == 1
 
 
 def test_every_state_has_moves_and_a_next_step() -> None:

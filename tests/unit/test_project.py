@@ -209,7 +209,7 @@ def test_a_project_elsewhere_loads_in_a_fresh_process(write: Write) -> None:
         (lambda: Dataset(name="a", prefix="_penstock/x/"), "penstock's own"),
         (lambda: Dataset(name="a", threshold=1.1), "from 0 to 1"),
         (lambda: Dataset(name="a", threshold=float("nan")), "from 0 to 1"),
-        (lambda: Dataset(name="a", max_attempts=0), "at least 1"),
+        (lambda: Dataset(name="a", max_attempts=3), "at least 4"),
         (lambda: Dataset(name="a", columns={"A B": "BIGINT"}), "columns name 'A B'"),
         (lambda: Dataset(name="a", derive={"1": "x"}), "derive name '1'"),
         (lambda: Dataset(name="a", report={"x;": "x"}), "report name 'x;'"),

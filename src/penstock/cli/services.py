@@ -20,6 +20,7 @@ from penstock.declarations import Bucket, Folder
 from penstock.errors import CannotListen
 from penstock.sensors.bucket import BucketSensor, StoreFolderSensor
 from penstock.settings import Settings, load_settings
+from penstock.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ def sensors(project_dir: Path) -> None:
     ledger = open_ledger(settings)
     store = open_store(settings)
     landing = open_landing(settings, project, store, ledger)
+    watchdog = Watchdog(settings.stall_seconds, monotonic=time.monotonic)
     stop = _stop_on_signals()
     threads: list[threading.Thread] = []
 
@@ -67,6 +69,7 @@ def sensors(project_dir: Path) -> None:
             declared=declared,
             monotonic=time.monotonic,
             wall=time.time,
+            alive=watchdog.loop(f"folder {declared.path or settings.inbox}"),
         )
         start(f"folder {folder.root}", partial(folder.run, stop, scan_every=_FOLDER_SCAN_SECONDS))
     for watched in project.buckets or (Bucket(),):
@@ -77,7 +80,11 @@ def sensors(project_dir: Path) -> None:
             blind.set()
         elif settings.bucket_events == "folder":
             folder_of_store = StoreFolderSensor(
-                bucket, settings.home / "store" / bucket, landing=landing, sweep_soon=sweep.soon
+                bucket,
+                settings.home / "store" / bucket,
+                landing=landing,
+                sweep_soon=sweep.soon,
+                alive=watchdog.loop(f"store folder {bucket}"),
             )
             start(f"store folder {bucket}", partial(folder_of_store.run, stop))
         elif settings.bucket_events == "listen":
@@ -87,6 +94,7 @@ def sensors(project_dir: Path) -> None:
             f"sweep {bucket}",
             partial(sweep.run, stop, every=partial(_pause, watched, blind), monotonic=time.monotonic),
         )
+    watchdog.start()
     stop.wait()
     for thread in threads:
         thread.join()
@@ -100,7 +108,7 @@ def serve(project_dir: Path) -> None:
 
     from penstock.ledger.database import utc_now
     from penstock.project import load_project
-    from penstock.webhook.app import create_app
+    from penstock.webhook.app import Limits, create_app
     from penstock.webhook.serve import run
     from penstock.wiring import open_landing, open_ledger, open_store
 
@@ -112,6 +120,7 @@ def serve(project_dir: Path) -> None:
             log.warning("anybody may post to /hooks/%s, which verifies nothing: %s", source.name, source.verify.because)
     ledger = open_ledger(settings)
     store = open_store(settings)
+    watchdog = Watchdog(settings.stall_seconds, monotonic=time.monotonic)
     app = create_app(
         sources=project.sources,
         intake=open_landing(settings, project, store, ledger),
@@ -120,9 +129,12 @@ def serve(project_dir: Path) -> None:
         buckets=[watched.name or settings.bucket for watched in project.buckets or (Bucket(),)],
         clock=utc_now,
         version=version("penstock"),
+        limits=Limits(stuck_seconds=settings.stall_seconds),
+        alive=watchdog.loop("webhook"),
     )
     if (settings.project_dir / "webhook" / "app.py").exists():
         importlib.import_module("webhook.app").extend(app)
+    watchdog.start()
     run(app, settings.host, settings.port)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from penstock import envelope, formats
+from penstock import envelope, faults, formats
 from penstock.declarations import Dataset
 from penstock.errors import (
     DeclarationError,
@@ -31,6 +31,7 @@ from penstock.errors import (
 from penstock.formats.result import REJECTED, RESCUED, ROW
 from penstock.landing import Landing
 from penstock.ledger import Ledger
+from penstock.ledger.decide import is_poison
 from penstock.model import Lease, ObjectRef, Outcome, Schema, State, Via, object_name
 from penstock.objects import ObjectStore
 from penstock.warehouse.base import LoadPart, Warehouse
@@ -84,6 +85,7 @@ class Batch:
         landing: Landing,
         spool: Path,
         clock: Callable[[], datetime],
+        progress: Callable[[], None] = lambda: None,
     ) -> None:
         self.refs = list(refs)
         self.outcomes: dict[int, Outcome] = {}
@@ -97,6 +99,7 @@ class Batch:
         self._landing = landing
         self._spool = spool
         self._clock = clock
+        self._progress = progress
         self._fetched: dict[int, Path] = {}
         self._parts: dict[int, LoadPart] = {}
         self._replaces: dict[int, list[ObjectRef]] = {}
@@ -113,6 +116,7 @@ class Batch:
         key since. Raises WarehouseLocked where that is looked up.
         """
         self._find_loaded()
+        self._give_up_poison()
         envelopes: dict[str, bytes | Terminal | Transient] = {}
         for ref in self.refs:
             if ref.entry and ref.key not in envelopes and ref.id not in self.outcomes:
@@ -134,6 +138,7 @@ class Batch:
                 self._fetched[ref.id] = self._path(ref)
             elif not self._give_up(ref, error):
                 break
+        faults.point("ingest.after_read")
         return len(self._fetched)
 
     def check(self) -> int:
@@ -148,6 +153,7 @@ class Batch:
             path = self._fetched.get(ref.id)
             if path is None:
                 continue
+            self._progress()
             try:
                 good += self._check_one(ref, path)
             except DeclarationError:
@@ -158,9 +164,10 @@ class Batch:
                 self._end(ref, State.QUARANTINED, f"{type(error).__name__}: {error}")
         for ref in self.refs:
             outcome = self.outcomes.get(ref.id)
-            if outcome is not None and outcome.state is State.EMPTY and self._replaced_names(ref):
-                # Overwritten with nothing: the older generation's rows go.
+            if outcome is not None and outcome.state is State.EMPTY and (ref.again or self._replaced_names(ref)):
+                # Overwritten, or read again, with nothing in it: the rows that are there go.
                 self._add_part(ref, rows=_NO_ROWS, rejected=REJECTED.empty_table())
+        self._keep_what_cannot_be_read_again()
         return good
 
     def load(self) -> int:
@@ -168,6 +175,8 @@ class Batch:
         parts = [self._parts[ref.id] for ref in self.refs if ref.id in self._parts]
         if not parts:
             return 0
+        faults.point("ingest.before_load")
+        self._progress()
         result = self._warehouse.load(
             self._dataset.name,
             list(self._columns.items()),
@@ -219,12 +228,36 @@ class Batch:
         """Remove what was downloaded."""
         shutil.rmtree(self._spool, ignore_errors=True)
 
+    def _give_up_poison(self) -> None:
+        """Only now, when it is sure that none of the runs that died with it had loaded it."""
+        for ref in self.refs:
+            if ref.id not in self.outcomes and is_poison(ref.attempts, self._dataset.max_attempts):
+                self._end(
+                    ref, State.QUARANTINED, f"{ref.attempts} runs failed or died with it; the last: {ref.trouble}"
+                )
+
     def _find_loaded(self) -> None:
-        suspects = {ref.name: ref for ref in self.refs if ref.claimed_before}
+        suspects = {ref.name: ref for ref in self.refs if ref.claimed_before and not ref.again}
         found = self._warehouse.loaded(list(suspects)) if suspects else {}
         for name, (rows, rejected) in found.items():
             ref = suspects[name]
             self.outcomes[ref.id] = Outcome(ref=ref, state=State.LOADED, rows=rows, rejected=rejected)
+
+    def _keep_what_cannot_be_read_again(self) -> None:
+        """A replay that fails leaves what was loaded before as it was; only its reason says so."""
+        failed = {
+            ref.name: ref
+            for ref in self.refs
+            if ref.again and ref.id in self.outcomes and self.outcomes[ref.id].state not in (State.LOADED, State.EMPTY)
+        }
+        found = self._warehouse.loaded(list(failed)) if failed else {}
+        damaged = set(self._warehouse.damaged(self._dataset.name)) if found else set()
+        for name, (rows, rejected) in found.items():
+            if name in damaged:
+                continue
+            ref = failed[name]
+            reason = f"it could not be loaded again, and its rows stay as they were: {self.outcomes[ref.id].reason}"
+            self.outcomes[ref.id] = Outcome(ref=ref, state=State.LOADED, rows=rows, rejected=rejected, reason=reason)
 
     def _path(self, ref: ObjectRef) -> Path:
         # Named by number: a key must never become a path.
@@ -232,7 +265,15 @@ class Batch:
 
     def _download(self, ref: ObjectRef) -> Terminal | Transient | None:
         try:
-            self._store.get(ref.bucket, ref.key, self._path(ref), etag=ref.etag, version_id=ref.version_id)
+            faults.point("ingest.in_read")
+            self._store.get(
+                ref.bucket,
+                ref.key,
+                self._path(ref),
+                etag=ref.etag,
+                version_id=ref.version_id,
+                progress=self._progress,
+            )
         except (Terminal, Transient) as error:
             return error
         return None
@@ -340,7 +381,7 @@ class Batch:
 
     def _add_part(self, ref: ObjectRef, *, rows: pa.Table, rejected: pa.Table) -> None:
         replaces = self._replaced_names(ref)
-        self._parts[ref.id] = LoadPart(ref=ref, rows=rows, rejected=rejected, replaces=replaces)
+        self._parts[ref.id] = LoadPart(ref=ref, rows=rows, rejected=rejected, replaces=replaces, again=ref.again)
 
     def _end(self, ref: ObjectRef, state: State, reason: str, *, rejected: int = 0) -> None:
         self.outcomes[ref.id] = Outcome(ref=ref, state=state, rejected=rejected, reason=reason)

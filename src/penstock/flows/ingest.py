@@ -7,10 +7,8 @@ while the work goes on in threads; should it be lost all the same, the warehouse
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -20,9 +18,11 @@ from prefect.artifacts import acreate_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
+from penstock import faults
 from penstock.declarations import Dataset
 from penstock.errors import DeclarationError, LeaseLost, LedgerUnavailable, SettingsError, Transient
 from penstock.flows.batch import Batch, Report
+from penstock.flows.lease import kept
 from penstock.flows.render import as_markdown
 from penstock.ledger import Ledger
 from penstock.ledger.database import utc_now
@@ -54,7 +54,6 @@ async def ingest(dataset: str) -> dict[str, Any]:
         dataset,
         holder=f"run {run}",
         ttl=timedelta(seconds=settings.lease_seconds),
-        max_attempts=declared.max_attempts,
     )
     if lease is None:
         return {"status": "skipped", "dataset": dataset, "reason": "another run holds the dataset and takes all of it"}
@@ -72,10 +71,16 @@ async def ingest(dataset: str) -> dict[str, Any]:
     }
     began = time.monotonic()
     try:
-        async with _heartbeat(ledger, lease, settings):
+        faults.point("ingest.after_lease")
+        async with kept(
+            ledger,
+            lease,
+            ttl=timedelta(seconds=settings.lease_seconds),
+            stall=timedelta(seconds=settings.stall_seconds),
+        ) as progress:
             if lease.taken_over:
                 await asyncio.to_thread(warehouse.fence, dataset, lease.token)
-            report = await _drain(settings, lease, ledger, parts)
+            report = await _drain(settings, lease, ledger, {**parts, "progress": progress})
     except LeaseLost:
         raise
     except Exception as error:
@@ -110,8 +115,10 @@ async def _drain(settings: Settings, lease: Lease, ledger: Ledger, parts: dict[s
         )
         if not refs:
             if await asyncio.to_thread(ledger.work.finish, lease):
+                faults.point("ingest.after_finish")
                 return report
             continue
+        await asyncio.to_thread(faults.point, "ingest.after_claim")
         number += 1
         spool = spool_folder(settings) / f"{lease.dataset}-{lease.token}-{number}"
         spool.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -121,8 +128,10 @@ async def _drain(settings: Settings, lease: Lease, ledger: Ledger, parts: dict[s
             await check_rows(batch)
             await load_rows(batch)
             outcomes, figures = await asyncio.to_thread(batch.settle)
+            await asyncio.to_thread(faults.point, "ingest.after_settle")
         finally:
             await asyncio.to_thread(batch.clean)
+        parts["progress"]()
         report.add(outcomes, figures)
 
 
@@ -179,31 +188,6 @@ async def leave_report(dataset: str, report: Report, seconds: float) -> None:
     )
 
 
-@contextlib.asynccontextmanager
-async def _heartbeat(ledger: Ledger, lease: Lease, settings: Settings) -> AsyncIterator[None]:
-    ttl = timedelta(seconds=settings.lease_seconds)
-
-    async def beat() -> None:
-        while True:
-            await asyncio.sleep(ttl.total_seconds() / 3)
-            try:
-                await asyncio.to_thread(ledger.work.renew, lease, ttl=ttl)
-            except LedgerUnavailable as error:
-                log.warning("the lease of %s could not be renewed: %s", lease.dataset, error)
-            except LeaseLost:
-                # Not fatal here: the warehouse's token stops whatever this run still tries to write.
-                log.warning("the lease of %s is lost; another run takes over", lease.dataset)
-                return
-
-    beating = asyncio.create_task(beat())
-    try:
-        yield
-    finally:
-        beating.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await beating
-
-
 def _let_go(ledger: Ledger, lease: Lease, dataset: Dataset, error: Exception, run: str) -> None:
     """Give the claim back, so that the next run needs not wait for the lease to expire."""
     blameless = isinstance(
@@ -214,7 +198,6 @@ def _let_go(ledger: Ledger, lease: Lease, dataset: Dataset, error: Exception, ru
             lease,
             reason=f"{type(error).__name__}: {error}",
             run=run,
-            max_attempts=dataset.max_attempts,
             blame=not blameless,
         )
     except (LeaseLost, LedgerUnavailable) as lost:

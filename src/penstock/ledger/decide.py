@@ -13,6 +13,10 @@ OnOverwrite = Literal["replace", "append", "ignore"]
 # What waits before a transient error is tried again: 1 s, doubled each time, up to this.
 LONGEST_BACKOFF = timedelta(minutes=1)
 
+# After so many failures an object is claimed alone.
+ALONE_AFTER = 3
+LEAST_ATTEMPTS = ALONE_AFTER + 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
@@ -76,6 +80,15 @@ def backoff(hiccups: int) -> timedelta:
     return min(timedelta(seconds=2 ** min(hiccups - 1, 10)), LONGEST_BACKOFF)
 
 
+def together(attempts: int, max_objects: int) -> int:
+    """How many objects may be claimed together when one of them has failed, or killed its run, `attempts` times.
+
+    An eighth of the bound, then an eighth of that, then it alone: innocent neighbours are rid of the culprit after a
+    few attempts, and a thousand objects that a crash took along are not loaded one by one.
+    """
+    return 1 if attempts >= ALONE_AFTER else max(1, max_objects >> (3 * attempts))
+
+
 def is_poison(attempts: int, max_attempts: int) -> bool:
-    """Whether something that failed, or killed its run, `attempts` times has had its chances."""
-    return attempts >= max_attempts
+    """Whether something that failed, or killed its run, `attempts` times has had its chances; the last was alone."""
+    return attempts >= max(max_attempts, LEAST_ATTEMPTS)

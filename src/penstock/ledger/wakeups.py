@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, exists, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, exists, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from penstock.ledger.database import Database
+from penstock.ledger.leases import busy
 from penstock.ledger.tables import leases, objects, wakeups
 from penstock.model import State
 
@@ -38,7 +39,7 @@ def request(connection: Connection, dataset: str, now: datetime) -> None:
     live = connection.execute(
         select(leases.c.dataset).where(
             leases.c.dataset == dataset,
-            _busy(now),
+            busy(now),
         )
     ).first()
     if live is None:
@@ -62,7 +63,7 @@ class WakeUps:
             now = self._database.clock()
             working = exists().where(
                 leases.c.dataset == objects.c.dataset,
-                _busy(now),
+                busy(now),
             )
             asked = exists().where(wakeups.c.dataset == objects.c.dataset)
             query = (
@@ -83,12 +84,12 @@ class WakeUps:
         It is due again after `again_after`, doubled with every attempt: a busy server gets time, not more work.
         """
         with self._database.read() as connection:
-            now = self._database.clock()
-            if connection.execute(select(wakeups.c.id).where(wakeups.c.due_at <= now).limit(1)).first() is None:
+            due_now = _due(self._database.clock(), again_after)
+            if connection.execute(select(wakeups.c.id).where(due_now).limit(1)).first() is None:
                 return []
         with self._database.write() as connection:
             now = self._database.clock()
-            due = connection.execute(select(wakeups).where(wakeups.c.due_at <= now).order_by(wakeups.c.id)).all()
+            due = connection.execute(select(wakeups).where(_due(now, again_after)).order_by(wakeups.c.id)).all()
             taken = []
             for row in due:
                 pause = again_after * 2 ** min(row.attempt, _DOUBLINGS)
@@ -121,8 +122,9 @@ class WakeUps:
             return [_wakeup(row) for row in connection.execute(select(wakeups).order_by(wakeups.c.id))]
 
 
-def _busy(now: datetime) -> ColumnElement[bool]:
-    return or_(and_(leases.c.holder.is_not(None), leases.c.expires_at > now), leases.c.hold_until > now)
+def _due(now: datetime, again_after: timedelta) -> ColumnElement[bool]:
+    """Due, or further ahead than it can ever have been set: the clock was put back since."""
+    return or_(wakeups.c.due_at <= now, wakeups.c.due_at > now + again_after * 2**_DOUBLINGS)
 
 
 def _wakeup(row: Row[Any]) -> WakeUp:

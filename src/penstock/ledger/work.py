@@ -10,15 +10,16 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, delete, exists, insert, select, update
+from sqlalchemy import Connection, case, delete, exists, func, insert, literal, not_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from penstock import events
 from penstock.errors import LeaseLost
 from penstock.ledger import outbox, states
 from penstock.ledger.database import Database
-from penstock.ledger.decide import backoff, is_poison
-from penstock.ledger.tables import history, leases, objects, wakeups
+from penstock.ledger.decide import backoff, together
+from penstock.ledger.leases import LONGEST_LEASE, live, on_hold
+from penstock.ledger.tables import Moment, history, leases, objects, wakeups
 from penstock.model import Lease, ObjectRef, Outcome, State
 
 _DIED = "the run that held it ended without a word"
@@ -31,16 +32,16 @@ class Work:
         self._database = database
         self._project = project
 
-    def acquire(self, dataset: str, *, holder: str, ttl: timedelta, max_attempts: int) -> Lease | None:
+    def acquire(self, dataset: str, *, holder: str, ttl: timedelta) -> Lease | None:
         """Take the dataset's lease, or None while another holds it. Answers the outstanding wake-up.
 
-        What a dead holder had claimed goes back to pending, or to quarantine after `max_attempts` such deaths.
+        What a dead holder had claimed goes back to pending, with one attempt more.
         """
+        assert ttl <= LONGEST_LEASE, ttl
         with self._database.write() as connection:
             now = self._database.clock()
             dialect = sqlite if self._database.is_sqlite else postgresql
             expires_at = now + ttl
-            free = leases.c.holder.is_(None) | (leases.c.expires_at <= now)
             before = connection.execute(select(leases.c.holder).where(leases.c.dataset == dataset)).scalar()
             token = connection.execute(
                 dialect.insert(leases)
@@ -48,14 +49,14 @@ class Work:
                 .on_conflict_do_update(
                     index_elements=[leases.c.dataset],
                     set_={"token": leases.c.token + 1, "holder": holder, "expires_at": expires_at},
-                    where=free,
+                    where=not_(live(now)),
                 )
                 .returning(leases.c.token)
             ).scalar()
             if token is None:
                 return None
             connection.execute(delete(wakeups).where(wakeups.c.dataset == dataset))
-            self._take_back(connection, dataset, token, max_attempts, now)
+            self._take_back(connection, dataset, token, now)
             return Lease(
                 dataset=dataset,
                 token=token,
@@ -84,12 +85,15 @@ class Work:
     def claim(self, lease: Lease, *, run: str, max_objects: int, max_bytes: int) -> list[ObjectRef]:
         """Claim what is pending, in arrival order, up to the bounds; the first one always, however large.
 
-        Something that a run died with or failed on is claimed alone, so that it takes nothing else with it.
+        What a run died with or failed on comes with ever fewer others, until it is alone: so the culprit is found, and
+        takes nothing else with it.
         """
         with self._database.write() as connection:
             now = self._database.clock()
-            held = self._own(connection, lease)
-            if held is not None and held > now:
+            self._own(connection, lease)
+            if connection.execute(
+                select(leases.c.token).where(leases.c.dataset == lease.dataset, on_hold(now))
+            ).first():
                 return []
             query = (
                 select(objects)
@@ -98,10 +102,11 @@ class Work:
                 .limit(max_objects)
             )
             chosen: list[ObjectRef] = []
-            size = 0
+            size, most = 0, max_objects
             for row in connection.execute(query):
                 ref = _ref(row)
-                if chosen and (size + ref.size > max_bytes or ref.attempts or chosen[0].attempts):
+                most = min(most, together(ref.attempts, max_objects))
+                if chosen and (size + ref.size > max_bytes or len(chosen) >= most):
                     break
                 chosen.append(ref)
                 size += ref.size
@@ -132,6 +137,7 @@ class Work:
                     outcome.state,
                     {
                         "claim_token": None,
+                        "again": 0,
                         "rows": outcome.rows,
                         "rejected": outcome.rejected,
                         "reason": outcome.reason,
@@ -183,8 +189,8 @@ class Work:
         with self._database.write() as connection:
             now = self._database.clock()
             self._own(connection, lease)
-            waiting = exists().where(objects.c.dataset == lease.dataset, objects.c.state == State.PENDING.value) & (
-                leases.c.hold_until.is_(None) | (leases.c.hold_until <= now)
+            waiting = exists().where(objects.c.dataset == lease.dataset, objects.c.state == State.PENDING.value) & not_(
+                func.coalesce(on_hold(now), False)
             )
             let_go = connection.execute(
                 update(leases)
@@ -193,7 +199,7 @@ class Work:
             )
             return bool(let_go.rowcount)
 
-    def abandon(self, lease: Lease, *, reason: str, run: str, max_attempts: int, blame: bool) -> None:
+    def abandon(self, lease: Lease, *, reason: str, run: str, blame: bool) -> None:
         """The run failed: what it had claimed goes back, the lease is free after a pause.
 
         With `blame` the failure counts as an attempt of each object; without, it was not the objects' fault, and the
@@ -201,11 +207,12 @@ class Work:
         """
         with self._database.write() as connection:
             now = self._database.clock()
-            held = self._own(connection, lease)
+            self._own(connection, lease)
             # A token above ours stands for the holder that will come: everything up to ours goes back.
             hiccups = self._take_back(
-                connection, lease.dataset, lease.token + 1, max_attempts, now, reason=reason, run=run, blame=blame
+                connection, lease.dataset, lease.token + 1, now, reason=reason, run=run, blame=blame
             )
+            pause = now + backoff(max(1, hiccups))
             connection.execute(
                 update(leases)
                 .where(leases.c.dataset == lease.dataset, leases.c.token == lease.token)
@@ -213,7 +220,10 @@ class Work:
                 .values(
                     holder=f"{lease.holder} (failed)",
                     expires_at=now,
-                    hold_until=max(now + backoff(max(1, hiccups)), held or now),
+                    hold_until=case(
+                        (on_hold(now) & (leases.c.hold_until > pause), leases.c.hold_until),
+                        else_=literal(pause, Moment),
+                    ),
                 )
             )
 
@@ -234,21 +244,19 @@ class Work:
                 found[ref.id] = [_ref(row) for row in connection.execute(query)]
         return found
 
-    def _own(self, connection: Connection, lease: Lease) -> datetime | None:
+    def _own(self, connection: Connection, lease: Lease) -> None:
         row = connection.execute(
-            select(leases.c.token, leases.c.holder, leases.c.hold_until).where(leases.c.dataset == lease.dataset)
+            # Locked where writers run side by side: nobody takes the lease over in the middle of what follows.
+            select(leases.c.token, leases.c.holder).where(leases.c.dataset == lease.dataset).with_for_update()
         ).first()
         if row is None or row.token != lease.token or row.holder != lease.holder:
             raise _lost(lease)
-        hold_until: datetime | None = row.hold_until
-        return hold_until
 
     def _take_back(
         self,
         connection: Connection,
         dataset: str,
         token: int,
-        max_attempts: int,
         now: datetime,
         *,
         reason: str = _DIED,
@@ -264,19 +272,14 @@ class Work:
             attempts = row.attempts + blame
             hiccups = row.hiccups + (not blame)
             most = max(most, 0 if blame else hiccups)
-            poison = blame and is_poison(attempts, max_attempts)
-            state = State.QUARANTINED if poison else State.PENDING
-            why = f"{reason} ({attempts} of {max_attempts} attempts)" if blame else reason
+            why = f"{reason} (attempt {attempts})" if blame else reason
             self._move(
                 connection,
                 [row.id],
-                state,
+                State.PENDING,
                 {"claim_token": None, "attempts": attempts, "hiccups": hiccups, "reason": why, "changed_at": now},
             )
-            _write_history(connection, row.id, now, state.value, why, run or row.run)
-            if poison:
-                outcome = Outcome(ref=_ref(row), state=state, reason=why)
-                self._announce_quarantine(connection, outcome, run or row.run or "", now)
+            _write_history(connection, row.id, now, State.PENDING.value, why, run or row.run)
         return most
 
     def _heed_ignored(self, connection: Connection, lost: ObjectRef, run: str, now: datetime) -> None:
@@ -369,4 +372,5 @@ def _ref(row: Any) -> ObjectRef:
         delivery=row.delivery,
         claimed_before=row.run is not None,
         again=bool(row.again),
+        trouble=row.reason,
     )

@@ -68,11 +68,20 @@ class StoreFolderSensor:
     Its watchdog thread only collects; a key is asked for by the store like any other hint.
     """
 
-    def __init__(self, bucket: str, folder: Path, *, landing: Landing, sweep_soon: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        bucket: str,
+        folder: Path,
+        *,
+        landing: Landing,
+        sweep_soon: Callable[[], None],
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
         self._bucket = bucket
         self._folder = folder
         self._landing = landing
         self._sweep_soon = sweep_soon
+        self._alive = alive
         self._lock = threading.Lock()
         self._ready = threading.Event()
         self._hints: dict[str, None] = {}
@@ -86,6 +95,7 @@ class StoreFolderSensor:
         try:
             self._sweep_soon()
             while not stop.is_set():
+                self._alive()
                 self._ready.wait(_SECOND_LOOK)
                 now = time.monotonic()
                 again = [key for key, due in self._doubtful.items() if due <= now]
@@ -126,6 +136,7 @@ class StoreFolderSensor:
         doubtful: list[str] = []
         for start in range(0, len(keys), _TOGETHER):
             batch = keys[start : start + _TOGETHER]
+            self._alive()
             try:
                 if self._landing.seen(self._bucket, batch, Via.BUCKET) < len(batch):
                     doubtful += batch

@@ -82,6 +82,7 @@ class FolderSensor:
         monotonic: Callable[[], float],
         wall: Callable[[], float],
         writer_of: Callable[..., Writer] = files.writer_of,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         self.root = root
         self._landing = landing
@@ -90,6 +91,7 @@ class FolderSensor:
         self._monotonic = monotonic
         self._wall = wall
         self._writer_of = writer_of
+        self._alive = alive
         self._queue = _Queue()
         self._unavailable = False
         self._paused_until = 0.0
@@ -117,6 +119,7 @@ class FolderSensor:
         offered = 0
         batch: list[Path] = []
         for path in files.walk(self.root, below):
+            self._alive()
             batch.append(path)
             if len(batch) == _BATCH:
                 offered += self._offer_changed(batch)
@@ -135,6 +138,7 @@ class FolderSensor:
             )
         recorded = 0
         for due, path in turns:
+            self._alive()
             try:
                 recorded += self._look(path)
             except Transient as error:
@@ -160,6 +164,7 @@ class FolderSensor:
         try:
             next_scan = self._monotonic()
             while not stop.is_set():
+                self._alive()
                 if self._monotonic() >= next_scan or (self._queue.overflowed and not self._queue.waiting):
                     self._queue.overflowed = False
                     self._scan_safely()
@@ -247,7 +252,13 @@ class FolderSensor:
         if self._judge(path, self._writer_of(file), found) is Verdict.WAIT:
             return 0
         key = files.key_of(self.root, path)
-        new = self._landing.put_file(key, file, found.size, unchanged=lambda: self._mark_if_unchanged(path, key, found))
+        new = self._landing.put_file(
+            key,
+            file,
+            found.size,
+            unchanged=lambda: self._mark_if_unchanged(path, key, found),
+            progress=self._alive,
+        )
         if mark is not None and not mark.etag:
             self._arrivals.forget_refusal(shown)
         if self._mark_if_unchanged(path, key, found) is None:

@@ -19,6 +19,7 @@ import duckdb
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
+from penstock import faults
 from penstock.errors import LeaseLost, QueryRefused, QueryTooLong, WarehouseLocked
 from penstock.warehouse.base import (
     FENCES,
@@ -92,6 +93,7 @@ class DuckDBWarehouse:
                 _remove(connection, dataset, [part.ref.name for part in fresh.values() if part.again])
                 _insert(connection, dataset, schema_columns, list(fresh.values()), now)
                 _mark(connection, dataset, list(fresh.values()), token, run, now)
+        faults.point("warehouse.after_commit")
         return LoadResult(
             loaded=tuple(fresh),
             already=tuple(name for name in names if name in there and name not in fresh),
@@ -152,6 +154,7 @@ class DuckDBWarehouse:
                 with suppress(duckdb.Error):
                     connection.execute("ROLLBACK")
                 raise
+            faults.point("warehouse.before_commit")
             connection.execute("COMMIT")
 
     @contextmanager

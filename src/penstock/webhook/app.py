@@ -41,6 +41,7 @@ class Limits:
     check_seconds: float = 5.0
     max_waiting: int = 1000
     max_group: int = 500
+    stuck_seconds: float = 300.0
     memory_bytes: int = 256_000_000
 
 
@@ -60,12 +61,13 @@ def create_app(
     clock: Callable[[], datetime],
     version: str,
     limits: Limits | None = None,
+    alive: Callable[[], None] = lambda: None,
 ) -> FastAPI:
     """The edge for `sources`.
 
     `resolve_secret` gives a secret's value by the name of its variable, empty where it is unset. `notify_token`
-    guards notifications and turns them off when empty; those of other buckets than `buckets` are ignored. Raises
-    DeclarationError when two sources have one name.
+    guards notifications and turns them off when empty; those of other buckets than `buckets` are ignored. `alive` is
+    called each second while nothing stands still. Raises DeclarationError when two sources have one name.
     """
     limits = limits or Limits()
     by_name = {source.name: source for source in sources}
@@ -101,8 +103,10 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        telling = asyncio.create_task(_tell(alive, deliveries, limits.stuck_seconds))
         yield
         await deliveries.close()
+        telling.cancel()
 
     # The documentation pages load scripts from elsewhere, so there are none; /openapi.json is served.
     app = _Edge(
@@ -119,6 +123,13 @@ def create_app(
     _add_notifications(app, noting)
     _add_operations(app, intake, metrics, limits.check_seconds)
     return app
+
+
+async def _tell(alive: Callable[[], None], deliveries: GroupCommit, stuck_seconds: float) -> None:
+    while True:
+        if deliveries.slowest(asyncio.get_running_loop().time()) < stuck_seconds:
+            alive()
+        await asyncio.sleep(1.0)
 
 
 class _Edge(FastAPI):

@@ -35,6 +35,8 @@ class _Waiting:
 class _Lane:
     waiting: deque[_Waiting] = field(default_factory=deque)
     drain: asyncio.Task[None] | None = None
+    # When the group in flight set out, on the loop's clock.
+    began: float | None = None
 
 
 class GroupCommit:
@@ -67,6 +69,10 @@ class GroupCommit:
     def waiting(self) -> int:
         """How many deliveries wait for a group."""
         return sum(len(lane.waiting) for lane in self._lanes.values())
+
+    def slowest(self, now: float) -> float:
+        """For how many seconds the oldest group has been in flight; `now` is the loop's time."""
+        return max((now - lane.began for lane in self._lanes.values() if lane.began is not None), default=0.0)
 
     async def accept(self, delivery: Delivery) -> bool:
         """Return once `delivery` is durable: True when it was seen before.
@@ -101,9 +107,11 @@ class GroupCommit:
             while lane.waiting:
                 group = self._next_group(lane)
                 self._observe(len(group))
+                lane.began = asyncio.get_running_loop().time()
                 await self._settle(group)
+                lane.began = None
         finally:
-            lane.drain = None
+            lane.drain = lane.began = None
             for waiting in lane.waiting:
                 _fail(waiting, Busy())
             lane.waiting.clear()
