@@ -12,6 +12,7 @@ OBJECT_ARRIVED = "penstock.object.arrived"
 DATASET_PENDING = "penstock.dataset.pending"
 DATASET_LOADED = "penstock.dataset.loaded"
 OBJECT_QUARANTINED = "penstock.object.quarantined"
+OBJECT_LOST = "penstock.object.lost"
 DELIVERY_ACCEPTED = "penstock.delivery.accepted"
 
 # Prefect drops an event over 1.5 MB silently; a summary names only so many keys.

@@ -64,6 +64,7 @@ class Settings(BaseSettings):
         600.0, description="How long a run or a service may stand still before it is given up and started again"
     )
     wakeup_seconds: Seconds = Field(5.0, description="How long the first wake-up may stay unanswered; then doubled")
+    verify_seconds: Seconds = Field(300.0, description="How often warehouse and ledger are compared")
     batch_objects: int = Field(1000, ge=1, le=100_000)
     batch_bytes: int = Field(256_000_000, ge=1)
     worker_limit: int = Field(4, ge=1, description="How many runs a worker has at once")

@@ -188,7 +188,7 @@ def test_wanted_schedules() -> None:
 
 def test_wanted_deployment() -> None:
     """A dataset's deployment goes by project and dataset, and starts from a module path."""
-    wanted = wanted_deployment(Dataset(name="sales"), Settings(project="shop"))
+    wanted = wanted_deployment(Dataset(name="sales"), Settings(project="shop")).fields
     assert wanted["name"] == "shop.sales"
     assert wanted["work_pool_name"] == "shop"
     assert wanted["entrypoint"] == "penstock.flows.ingest.ingest"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,20 +14,24 @@ from penstock.ledger.database import utc_now
 from penstock.project import load_project
 from penstock.sensors.sweep import Sweep
 from penstock.settings import load_settings
-from penstock.wiring import open_landing, open_ledger, open_store
+from penstock.wiring import open_landing, open_ledger, open_store, open_warehouse
 
 
 @click.command()
 @click.option("--prefix", default="", help="Only keys that begin so.")
+@click.option("--verify", is_flag=True, help="Compare every object with the warehouse too.")
 @click.option("--json", "as_json", is_flag=True, help="Print facts for a program.")
 @click.pass_obj
-def sweep(project_dir: Path, prefix: str, as_json: bool) -> None:
-    """Compare the bucket with the ledger now, and record what events missed."""
+def sweep(project_dir: Path, prefix: str, verify: bool, as_json: bool) -> None:
+    """Compare the bucket with the ledger now, and record what events missed.
+
+    With --verify the warehouse is compared with the ledger too, and what it lost is loaded again.
+    """
     settings = load_settings(project_dir)
     project = load_project(settings.project_dir, only=["flows", "sensors"])
     ledger, store = open_ledger(settings), open_store(settings)
     landing = open_landing(settings, project, store, ledger)
-    facts = {}
+    facts: dict[str, Any] = {}
     for watched in project.buckets or (Bucket(),):
         bucket = watched.name or settings.bucket
         swept = Sweep(
@@ -37,5 +43,14 @@ def sweep(project_dir: Path, prefix: str, as_json: bool) -> None:
                 f"{bucket}: {swept.listed} objects listed, {swept.recorded + swept.adopted} were new to the ledger, "
                 f"{swept.deliveries} deliveries recovered. Next: penstock status"
             )
+    if verify:
+        # Only who asks for it waits for Prefect and DuckDB.
+        from penstock.flows.verify import compare
+
+        found = compare(ledger, open_warehouse(settings), thorough=True)
+        facts["warehouse"] = [asdict(one) for one in found]
+        for one in found if not as_json else ():
+            lost = f"{one.lost} were lost there and are loaded again" if one.lost else "all there"
+            click.echo(f"{one.dataset}: {one.loaded} objects compared with the warehouse, {lost}")
     if as_json:
         click.echo(json.dumps(facts, indent=2))

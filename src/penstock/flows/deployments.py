@@ -1,11 +1,13 @@
-"""One work pool per project, and one deployment per dataset: `ingest/<project>.<dataset>`."""
+"""One work pool per project, one deployment per dataset (`ingest/<project>.<dataset>`), and `verify/<project>`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from prefect import Flow
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
@@ -15,24 +17,53 @@ from prefect.utilities.callables import parameter_schema
 from penstock.declarations import Dataset
 from penstock.events import deployment_name
 from penstock.flows.ingest import ingest
+from penstock.flows.verify import verify
 from penstock.settings import Settings
 
-ENTRYPOINT = "penstock.flows.ingest.ingest"
 POOL_TYPE = "penstock"
 
+Schedules = Sequence[DeploymentScheduleCreate]
 
-def wanted_deployment(dataset: Dataset, settings: Settings) -> dict[str, Any]:
-    """The deployment of a dataset, as the arguments of Prefect's `create_deployment`. Holds no secret."""
-    return {
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """A deployment as it should be: `fields` are the arguments of Prefect's `create_deployment`. Holds no secret."""
+
+    flow: Flow[Any, Any]
+    fields: dict[str, Any]
+    schedules: Schedules
+
+    @property
+    def name(self) -> str:
+        """`flow/deployment`."""
+        return f"{self.flow.name}/{self.fields['name']}"
+
+
+def wanted_deployment(dataset: Dataset, settings: Settings) -> Wanted:
+    """The deployment that loads a dataset."""
+    fields = {
         "name": deployment_name(settings.project, dataset.name),
-        "entrypoint": ENTRYPOINT,
-        "work_pool_name": settings.project,
+        "entrypoint": "penstock.flows.ingest.ingest",
         "parameters": {"dataset": dataset.name},
         "description": f"Loads what is new in {dataset.prefix} into the table {dataset.name}.",
         "tags": sorted([f"penstock:{settings.project}", dataset.name]),
-        "job_variables": {"working_dir": str(settings.project_dir)},
-        "enforce_parameter_schema": True,
+        **_alike(settings),
     }
+    return Wanted(flow=ingest, fields=fields, schedules=wanted_schedules(dataset))
+
+
+def wanted_verification(settings: Settings) -> Wanted:
+    """The deployment that compares warehouse and ledger, now and then."""
+    fields = {
+        "name": settings.project,
+        "entrypoint": "penstock.flows.verify.verify",
+        "parameters": {},
+        "description": "Compares the warehouse with the ledger; what the warehouse lost is loaded again.",
+        "tags": [f"penstock:{settings.project}"],
+        **_alike(settings),
+    }
+    every = IntervalSchedule(interval=timedelta(seconds=settings.verify_seconds))
+    return Wanted(flow=verify, fields=fields, schedules=[DeploymentScheduleCreate(schedule=every)])
 
 
 def wanted_schedules(dataset: Dataset) -> list[DeploymentScheduleCreate]:
@@ -52,26 +83,30 @@ async def apply_deployments(
     `job_template` is the worker's, for a pool that does not exist yet.
     """
     done = [(settings.project, await _apply_pool(client, settings.project, job_template))]
-    flow_id = await client.create_flow_from_name(ingest.name)
-    for dataset in datasets:
-        wanted = wanted_deployment(dataset, settings)
-        schedules = wanted_schedules(dataset)
-        name = f"{ingest.name}/{wanted['name']}"
+    for wanted in [*(wanted_deployment(dataset, settings) for dataset in datasets), wanted_verification(settings)]:
         try:
-            there = await client.read_deployment_by_name(name)
+            there = await client.read_deployment_by_name(wanted.name)
         except ObjectNotFound:
             there = None
-        if there is not None and _same(there, wanted, schedules):
-            done.append((name, "unchanged"))
+        if there is not None and _same(there, wanted):
+            done.append((wanted.name, "unchanged"))
             continue
         await client.create_deployment(
-            flow_id,
-            **wanted,
-            schedules=schedules,
-            parameter_openapi_schema=parameter_schema(ingest).model_dump_for_openapi(),
+            await client.create_flow_from_name(wanted.flow.name),
+            **wanted.fields,
+            schedules=list(wanted.schedules),
+            parameter_openapi_schema=parameter_schema(wanted.flow).model_dump_for_openapi(),
         )
-        done.append((name, "created" if there is None else "updated"))
+        done.append((wanted.name, "created" if there is None else "updated"))
     return done
+
+
+def _alike(settings: Settings) -> dict[str, Any]:
+    return {
+        "work_pool_name": settings.project,
+        "job_variables": {"working_dir": str(settings.project_dir)},
+        "enforce_parameter_schema": True,
+    }
 
 
 async def _apply_pool(client: PrefectClient, name: str, job_template: dict[str, Any]) -> str:
@@ -93,12 +128,12 @@ async def _apply_pool(client: PrefectClient, name: str, job_template: dict[str, 
     return "unchanged"
 
 
-def _same(there: Any, wanted: dict[str, Any], schedules: Sequence[DeploymentScheduleCreate]) -> bool:
+def _same(there: Any, wanted: Wanted) -> bool:
     fields = all(
         sorted(there.tags) == value if field == "tags" else getattr(there, field) == value
-        for field, value in wanted.items()
+        for field, value in wanted.fields.items()
     )
-    return fields and sorted(map(_key, there.schedules)) == sorted(map(_key, schedules))
+    return fields and sorted(map(_key, there.schedules)) == sorted(map(_key, wanted.schedules))
 
 
 def _key(item: Any) -> str:

@@ -92,3 +92,67 @@ def together(attempts: int, max_objects: int) -> int:
 def is_poison(attempts: int, max_attempts: int) -> bool:
     """Whether something that failed, or killed its run, `attempts` times has had its chances; the last was alone."""
     return attempts >= max(max_attempts, LEAST_ATTEMPTS)
+
+
+# A newer generation in one of these stands for its key; one that was never read does not.
+_STANDS = frozenset({State.PENDING, State.CLAIMED, State.LOADED, State.EMPTY})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A row that somebody wants to have loaded again.
+
+    `on_overwrite` is that of the dataset that takes it (None: no dataset does). `newer` and `older` are the states of
+    the other generations of its key. `readable`: the store can still give these bytes once there are newer ones.
+    """
+
+    state: State
+    on_overwrite: OnOverwrite | None
+    no_dataset: str = ""
+    refused_in_inbox: bool = False
+    readable: bool = True
+    again: bool = False
+    newer: frozenset[State] = frozenset()
+    older: frozenset[State] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayVerdict:
+    """`refused` says why not and what to do; None: it goes to pending, with `again` over the rows it has."""
+
+    refused: str | None = None
+    again: bool = False
+
+
+def decide_replay(candidate: Candidate, *, force: bool) -> ReplayVerdict:
+    """Whether something may be loaded again. Nothing is ever loaded twice, nor over what is newer."""
+    refused = _why_no_replay(candidate, force=force)
+    if refused is not None:
+        return ReplayVerdict(refused=refused)
+    # What was empty may have a marker all the same, when it emptied an older generation: only `again` reads it anew.
+    return ReplayVerdict(again=candidate.again or candidate.state in (State.LOADED, State.EMPTY))
+
+
+def _why_no_replay(candidate: Candidate, *, force: bool) -> str | None:
+    state = candidate.state
+    if candidate.refused_in_inbox:
+        return "it never left the inbox: mend the file or its name, then drop it again"
+    if state is State.SUPERSEDED:
+        return "a newer generation took its place: put the file again"
+    if state is State.CLAIMED:
+        return "a run has it now: wait until that run is done"
+    if state is State.PENDING:
+        return "it waits for a run already"
+    if candidate.on_overwrite is None:
+        return candidate.no_dataset
+    if candidate.on_overwrite == "replace" and (stands := sorted(candidate.newer & _STANDS)):
+        return f"a newer generation of its key is {stands[0].value}: replay that one, or put the file again"
+    if candidate.newer and not candidate.readable:
+        return "its key was overwritten and the store kept no version of it: put the file again"
+    if candidate.on_overwrite == "ignore" and state is not State.LOADED and candidate.older & _STANDS:
+        return (
+            "an older generation of its key stands, and the dataset ignores overwrites: change on_overwrite in flows/"
+        )
+    if state is State.LOADED and not force:
+        return "it is loaded; --force replaces its rows"
+    return None

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import ColumnElement, and_, false, func, or_, select
 
 from penstock.ledger.database import Database
 from penstock.ledger.tables import history, leases, objects
 from penstock.model import Fact, State, Via, object_name
+
+# At least one of the two numbers, of no more digits than an integer column takes.
+_GENERATION = re.compile(r"(?s)(?P<name>.+?)(?=[@#])(?:@(?P<generation>\d{1,9}))?(?:#(?P<entry>\d{1,9}))?\Z")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,8 @@ class Story:
     rows: int | None
     rejected: int | None
     run: str | None
+    attempts: int
+    hiccups: int
     facts: tuple[Fact, ...]
 
 
@@ -93,23 +99,7 @@ class Facts:
 
     def stories(self, key: str, *, limit: int = 20) -> list[Story]:
         """What happened to a key, an object name, or a delivery id; the newest generation first."""
-        bare, _, generation = key.rpartition("@")
-        named = objects.c.key == bare if bare and generation.split("#")[0].isdigit() else objects.c.key == key
-        after_bucket = key.partition("/")[2] or key
-        query = (
-            select(objects)
-            .where(
-                or_(
-                    objects.c.key == key,
-                    objects.c.key == after_bucket,
-                    objects.c.delivery == key,
-                    named,
-                    objects.c.key == bare.partition("/")[2],
-                )
-            )
-            .order_by(objects.c.id.desc())
-            .limit(limit)
-        )
+        query = select(objects).where(or_(named(key), named_generation(key))).order_by(objects.c.id.desc()).limit(limit)
         with self._database.read() as connection:
             rows = connection.execute(query).all()
             facts: dict[int, list[Fact]] = {}
@@ -132,11 +122,52 @@ class Facts:
         with self._database.read() as connection:
             return [_story(row, []) for row in connection.execute(query)]
 
-    def by_state(self, state: State, *, limit: int = 100) -> list[Story]:
-        """Everything in one state, newest first, without history."""
+    def by_state(
+        self,
+        state: State,
+        *,
+        limit: int = 100,
+        dataset: str | None = None,
+        since: datetime | None = None,
+        before: int | None = None,
+    ) -> list[Story]:
+        """What is in one state, newest first, without history; `since` when it came to it.
+
+        The next page is what arrived `before` the last one's id.
+        """
         query = select(objects).where(objects.c.state == state.value).order_by(objects.c.id.desc()).limit(limit)
+        if dataset is not None:
+            query = query.where(objects.c.dataset == dataset)
+        if since is not None:
+            query = query.where(objects.c.changed_at >= since)
+        if before is not None:
+            query = query.where(objects.c.id < before)
         with self._database.read() as connection:
             return [_story(row, []) for row in connection.execute(query)]
+
+
+def named(text: str) -> ColumnElement[bool]:
+    """Which rows a key, `bucket/key` or a delivery id means; an envelope's key means all that ride in it."""
+    bucket, slash, key = text.partition("/")
+    meant = [objects.c.key == text, objects.c.delivery == text]
+    if slash:
+        meant.append(and_(objects.c.bucket == bucket, objects.c.key == key))
+    return or_(*meant)
+
+
+def named_generation(text: str) -> ColumnElement[bool]:
+    """Which rows a name with its generation means: `bucket/key@2`, `key@2`, `bucket/key@1#3`; `key#3` a delivery."""
+    found = _GENERATION.match(text)
+    if found is None:
+        return false()
+    name, number, entry = found["name"], found["generation"], found["entry"]
+    bucket, _, key = name.partition("/")
+    conditions = [or_(objects.c.key == name, and_(objects.c.bucket == bucket, objects.c.key == key))]
+    if number is not None:
+        conditions.append(objects.c.generation == int(number))
+    if entry is not None:
+        conditions.append(objects.c.entry == int(entry))
+    return and_(*conditions)
 
 
 def _story(row: Any, facts: list[Fact]) -> Story:
@@ -155,5 +186,7 @@ def _story(row: Any, facts: list[Fact]) -> Story:
         rows=row.rows,
         rejected=row.rejected,
         run=row.run,
+        attempts=row.attempts,
+        hiccups=row.hiccups,
         facts=tuple(facts),
     )

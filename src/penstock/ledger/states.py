@@ -8,6 +8,9 @@ empty       had no bytes or no records.
 missing     was deleted before it was read.
 superseded  was overwritten, before or after it was loaded; its rows are not in the table.
 ignored     left alone on purpose: `on_overwrite="ignore"`, or dropped from quarantine.
+
+`penstock replay` moves every end but `superseded` back to pending: a loaded object only when it is forced to, and then
+the load takes its old rows out in the transaction that brings the new ones.
 """
 
 from __future__ import annotations
@@ -46,10 +49,11 @@ def next_step(state: State) -> str:
     return {
         State.PENDING: "a run loads it as soon as it is woken; look again in a few seconds",
         State.CLAIMED: "the run that holds it loads it; if that run died, the next one takes it over",
-        State.LOADED: "nothing; its rows are in the warehouse",
-        State.QUARANTINED: "mend the file or the declaration, then drop the file again (copy or touch it anew)",
-        State.EMPTY: "nothing; it had no records",
+        State.LOADED: "nothing; its rows are in the warehouse. To replace them: penstock replay KEY --force",
+        State.QUARANTINED: "mend what the reason names, then: penstock replay KEY. Or give it up: penstock quarantine "
+        "drop KEY",
+        State.EMPTY: "nothing; it had no records. To read it again: penstock replay KEY",
         State.MISSING: "put it again if it was deleted by mistake",
         State.SUPERSEDED: "nothing; a newer generation of the same key took its place",
-        State.IGNORED: "nothing; it was left alone on purpose",
+        State.IGNORED: "nothing; it was left alone on purpose. To load it all the same: penstock replay KEY",
     }[state]

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from penstock.ledger.arrivals import Arrivals
+from penstock.ledger.checked import Checked
 from penstock.ledger.database import Clock, Database, utc_now
 from penstock.ledger.facts import Facts
 from penstock.ledger.outbox import Outbox
+from penstock.ledger.replay import Replay
 from penstock.ledger.schemas import Schemas
+from penstock.ledger.sweeps import Positions
 from penstock.ledger.wakeups import WakeUps
 from penstock.ledger.work import Work
 
@@ -17,17 +20,20 @@ class Ledger:
     """The durable record of every object and its state. Safe to share between threads.
 
     `arrivals` is for sensors and webhook, `work` and `schemas` for runs, `wakeups` and `outbox` for the relay, `facts`
-    for people.
+    and `replay` for people, `positions` for the sweep.
     """
 
     def __init__(self, url: str, *, project: str, clock: Clock = utc_now) -> None:
         self.database = Database(url, clock=clock)
         self.arrivals = Arrivals(self.database, project)
         self.work = Work(self.database, project)
+        self.checked = Checked(self.database, project)
         self.wakeups = WakeUps(self.database)
         self.outbox = Outbox(self.database)
         self.schemas = Schemas(self.database)
         self.facts = Facts(self.database)
+        self.replay = Replay(self.database)
+        self.positions = Positions(self.database)
 
     def check(self) -> None:
         """Raise LedgerUnavailable or NotMigrated unless the ledger can be worked with."""

@@ -104,7 +104,7 @@ class Work:
             chosen: list[ObjectRef] = []
             size, most = 0, max_objects
             for row in connection.execute(query):
-                ref = _ref(row)
+                ref = ref_of(row)
                 most = min(most, together(ref.attempts, max_objects))
                 if chosen and (size + ref.size > max_bytes or len(chosen) >= most):
                     break
@@ -241,7 +241,7 @@ class Work:
                     objects.c.entry == 0,
                     objects.c.state == State.LOADED.value,
                 )
-                found[ref.id] = [_ref(row) for row in connection.execute(query)]
+                found[ref.id] = [ref_of(row) for row in connection.execute(query)]
         return found
 
     def _own(self, connection: Connection, lease: Lease) -> None:
@@ -357,7 +357,8 @@ def _write_history(connection: Connection, row_id: int, now: datetime, what: str
     connection.execute(insert(history).values(object_id=row_id, at=now, what=what, detail=detail, run=run))
 
 
-def _ref(row: Any) -> ObjectRef:
+def ref_of(row: Any) -> ObjectRef:
+    """The reference to the object of a row of `objects`."""
     return ObjectRef(
         id=row.id,
         dataset=row.dataset,

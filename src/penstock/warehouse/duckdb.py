@@ -118,6 +118,17 @@ class DuckDBWarehouse:
         with self._opened(read_only=True) as connection:
             return _replaced(connection, names) if _has_table(connection, REPLACED) else set()
 
+    def objects(self, dataset: str) -> int:
+        """How many objects of the dataset brought rows."""
+        if not self.path.exists():
+            return 0
+        with self._opened(read_only=True) as connection:
+            if not _has_table(connection, MARKERS):
+                return 0
+            sql = f"SELECT count(*) FROM {MARKERS} WHERE dataset = ? AND rows + rejected > 0"
+            row = connection.execute(sql, [dataset]).fetchone()
+            return int(row[0]) if row else 0
+
     def damaged(self, dataset: str) -> list[str]:
         """Objects whose rows are not as many as their marker says; see `Warehouse`."""
         if not self.path.exists():

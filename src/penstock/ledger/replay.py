@@ -1,0 +1,285 @@
+"""Loading again what was given up or loaded already, and dropping what nobody wants: what people ask of the ledger.
+
+A large selection is worked in steps, each a transaction of its own: what a crash cuts short is done as far as it came,
+and asking again does the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, insert, or_, select, update
+
+from penstock.declarations import Dataset
+from penstock.ledger import states, wakeups
+from penstock.ledger.database import Database
+from penstock.ledger.decide import Candidate, decide_replay, no_dataset
+from penstock.ledger.facts import named, named_generation
+from penstock.ledger.tables import history, objects
+from penstock.model import REFUSED_BUCKET, State, object_name
+
+_STEP = 2000
+_CHUNK = 500  # keys or ids in one IN (…), well under SQLite's limit of parameters
+_FIRST = 5
+# Reasons may name folders, of which there is no end.
+_MOST_REASONS = 20
+_OTHER_REASONS = "other reasons: see penstock why KEY"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What is meant: everything that fits all that is given. No `states` means any.
+
+    A key (or `bucket/key`, or a delivery id) means its newest generation and those in quarantine; a name with its
+    generation means that one. `since` is when it came to its state.
+    """
+
+    keys: tuple[str, ...] = ()
+    dataset: str | None = None
+    since: datetime | None = None
+    states: frozenset[State] = frozenset()
+
+
+@dataclass(kw_only=True)
+class Refusals:
+    """How many were refused for one reason, and the names of the first few."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class Done:
+    """What was moved, by dataset, what was refused, by reason, and which keys mean nothing that was asked for."""
+
+    moved: int = 0
+    first: list[str] = field(default_factory=list)
+    datasets: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, Refusals] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
+
+    def take(self, name: str, dataset: str) -> None:
+        """Count one that was moved."""
+        self.moved += 1
+        self.datasets[dataset] = self.datasets.get(dataset, 0) + 1
+        if len(self.first) < _FIRST:
+            self.first.append(name)
+
+    def refuse(self, name: str, reason: str) -> None:
+        """Count one that was refused."""
+        if reason not in self.refused and len(self.refused) >= _MOST_REASONS:
+            reason = _OTHER_REASONS
+        refusals = self.refused.setdefault(reason, Refusals())
+        refusals.count += 1
+        if len(refusals.first) < _FIRST:
+            refusals.first.append(name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Siblings:
+    """For each state, the least and the greatest generation of a key in it."""
+
+    spans: tuple[tuple[State, int, int], ...] = ()
+
+    def newer(self, generation: int) -> frozenset[State]:
+        return frozenset(state for state, _, greatest in self.spans if greatest > generation)
+
+    def older(self, generation: int) -> frozenset[State]:
+        return frozenset(state for state, least, _ in self.spans if least < generation)
+
+
+class Replay:
+    """Replaying and dropping. `datasets` are those that the project declares now."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def plan(self, selection: Selection, *, datasets: Sequence[Dataset], force: bool) -> Done:
+        """What `replay` would do, without doing it."""
+        done = Done()
+        for key in selection.keys or (None,):
+            last = found = 0
+            while True:
+                with self._database.read() as connection:
+                    rows = connection.execute(_query(selection, key, last)).all()
+                    list(self._decide(connection, rows, datasets, force, done))
+                found += len(rows)
+                if len(rows) < _STEP:
+                    break
+                last = rows[-1].id
+            _note_unknown(done, key, found)
+        return done
+
+    def replay(self, selection: Selection, *, datasets: Sequence[Dataset], force: bool, by: str) -> Done:
+        """Back to pending, as if nothing had been tried yet, and a run is asked for.
+
+        What is loaded is refused without `force`; with it, the load replaces the object's own rows.
+        """
+
+        def step(connection: Connection, rows: Sequence[Any], done: Done) -> None:
+            now = self._database.clock()
+            groups: dict[tuple[str, bool], list[int]] = {}
+            told = []
+            for row, dataset, again in self._decide(connection, rows, datasets, force, done):
+                groups.setdefault((dataset, again), []).append(row.id)
+                over = ", over its own rows" if again else ""
+                told.append({"object_id": row.id, "at": now, "what": "replayed", "detail": f"by {by}{over}"})
+            for (dataset, again), ids in groups.items():
+                values = {
+                    "dataset": dataset,
+                    "reason": None,
+                    "attempts": 0,
+                    "hiccups": 0,
+                    "again": int(again),
+                    "rows": None,
+                    "rejected": None,
+                    "changed_at": now,
+                }
+                _move(connection, ids, State.PENDING, values)
+            if told:
+                connection.execute(insert(history), told)
+            for dataset in sorted({dataset for dataset, _ in groups}):
+                wakeups.request(connection, dataset, now)
+
+        return self._work(selection, step)
+
+    def drop(self, selection: Selection, *, by: str, reason: str = "") -> Done:
+        """Out of quarantine, to be left alone from now on. Only what is in quarantine is meant."""
+
+        def step(connection: Connection, rows: Sequence[Any], done: Done) -> None:
+            now = self._database.clock()
+            detail = f"dropped by {by}" + (f": {reason}" if reason else "")
+            for row in rows:
+                done.take(_name(row), row.dataset or "")
+            _move(connection, [row.id for row in rows], State.IGNORED, {"reason": detail, "changed_at": now})
+            told = [{"object_id": r.id, "at": now, "what": State.IGNORED.value, "detail": detail} for r in rows]
+            if told:
+                connection.execute(insert(history), told)
+
+        return self._work(replace(selection, states=frozenset({State.QUARANTINED})), step)
+
+    def _work(self, selection: Selection, step: Callable[[Connection, Sequence[Any], Done], None]) -> Done:
+        done = Done()
+        for key in selection.keys or (None,):
+            last = found = 0
+            while True:
+                with self._database.write() as connection:
+                    # Locked where writers run side by side: what was decided of a row still holds when it is moved.
+                    rows = connection.execute(_query(selection, key, last).with_for_update()).all()
+                    step(connection, rows, done)
+                found += len(rows)
+                if len(rows) < _STEP:
+                    break
+                last = rows[-1].id
+            _note_unknown(done, key, found)
+        return done
+
+    def _decide(
+        self, connection: Connection, rows: Sequence[Any], datasets: Sequence[Dataset], force: bool, done: Done
+    ) -> Iterator[tuple[Any, str, bool]]:
+        """Each row that may be replayed, with its dataset and `again`; every one is counted."""
+        siblings = _siblings(connection, rows)
+        declared = {dataset.name: dataset for dataset in datasets}
+        for row in rows:
+            if row.dataset is None:
+                taker = next((dataset for dataset in datasets if row.key.startswith(dataset.prefix)), None)
+            else:
+                taker = declared.get(row.dataset)
+            key = siblings.get((row.bucket, row.key), _Siblings()) if row.entry == 0 else _Siblings()
+            verdict = decide_replay(
+                Candidate(
+                    state=State(row.state),
+                    on_overwrite=taker.on_overwrite if taker else None,
+                    no_dataset=_no_taker(row.dataset, row.key),
+                    refused_in_inbox=row.bucket == REFUSED_BUCKET,
+                    readable=row.version_id is not None,
+                    again=bool(row.again),
+                    newer=key.newer(row.generation),
+                    older=key.older(row.generation),
+                ),
+                force=force,
+            )
+            if verdict.refused is not None or taker is None:
+                done.refuse(_name(row), verdict.refused or "")
+                continue
+            done.take(_name(row), taker.name)
+            yield row, taker.name, verdict.again
+
+
+def _query(selection: Selection, key: str | None, after: int) -> Select[Any]:
+    conditions: list[ColumnElement[bool]] = [objects.c.id > after]
+    if selection.dataset is not None:
+        conditions.append(objects.c.dataset == selection.dataset)
+    if selection.since is not None:
+        conditions.append(objects.c.changed_at >= selection.since)
+    if selection.states:
+        conditions.append(objects.c.state.in_(sorted(state.value for state in selection.states)))
+    if key is not None:
+        other = objects.alias()
+        newest = ~exists().where(
+            other.c.bucket == objects.c.bucket,
+            other.c.key == objects.c.key,
+            other.c.entry == objects.c.entry,
+            other.c.generation > objects.c.generation,
+        )
+        waits = objects.c.state == State.QUARANTINED.value
+        # A refusal that is over says nothing about an object of the same key.
+        live = or_(objects.c.bucket != REFUSED_BUCKET, waits)
+        conditions.append(or_(named_generation(key), and_(named(key), or_(waits, newest), live)))
+    return select(objects).where(*conditions).order_by(objects.c.id).limit(_STEP)
+
+
+def _siblings(connection: Connection, rows: Sequence[Any]) -> dict[tuple[str, str], _Siblings]:
+    by_bucket: dict[str, set[str]] = {}
+    for row in rows:
+        if row.entry == 0:
+            by_bucket.setdefault(row.bucket, set()).add(row.key)
+    spans: dict[tuple[str, str], list[tuple[State, int, int]]] = {}
+    for bucket, keys in by_bucket.items():
+        ordered = sorted(keys)
+        for start in range(0, len(ordered), _CHUNK):
+            query = (
+                select(
+                    objects.c.key,
+                    objects.c.state,
+                    func.min(objects.c.generation).label("least"),
+                    func.max(objects.c.generation).label("greatest"),
+                )
+                .where(
+                    objects.c.bucket == bucket,
+                    objects.c.key.in_(ordered[start : start + _CHUNK]),
+                    objects.c.entry == 0,
+                )
+                .group_by(objects.c.key, objects.c.state)
+            )
+            for found in connection.execute(query):
+                span = (State(found.state), found.least, found.greatest)
+                spans.setdefault((bucket, found.key), []).append(span)
+    return {name: _Siblings(spans=tuple(found)) for name, found in spans.items()}
+
+
+def _move(connection: Connection, ids: Sequence[int], target: State, values: Mapping[str, Any]) -> None:
+    for start in range(0, len(ids), _CHUNK):
+        connection.execute(
+            update(objects)
+            .where(objects.c.id.in_(ids[start : start + _CHUNK]), objects.c.state.in_(states.sources(target)))
+            .values(state=target.value, **values)
+        )
+
+
+def _no_taker(dataset: str | None, key: str) -> str:
+    if dataset is None:
+        return no_dataset(key)
+    return f"no file in flows/ declares the dataset {dataset!r} any more: declare it again"
+
+
+def _name(row: Any) -> str:
+    return object_name(row.bucket, row.key, row.generation, row.entry)
+
+
+def _note_unknown(done: Done, key: str | None, found: int) -> None:
+    if key is not None and not found:
+        done.unknown.append(key)
