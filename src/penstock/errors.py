@@ -38,8 +38,16 @@ class WarehouseLocked(Transient):
     """Another process holds the warehouse."""
 
 
+class WarehouseUnavailable(Transient):
+    """The warehouse does not answer."""
+
+
 class PrefectUnavailable(Transient):
     """Prefect's server does not answer."""
+
+
+class PrefectFailed(PrefectUnavailable):
+    """Prefect's server answers, but with an error."""
 
 
 class PrefectRefused(PrefectUnavailable):
@@ -64,6 +72,10 @@ class SettingsError(Terminal):
 
 class NotMigrated(Terminal):
     """The ledger's revision is not the one this penstock works with."""
+
+
+class LedgerInUse(Terminal):
+    """Somebody works with the ledger, which has to be migrated: stop that first."""
 
 
 class ObjectMissing(Terminal):

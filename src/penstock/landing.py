@@ -19,7 +19,7 @@ from penstock.ledger import Ledger
 from penstock.ledger.arrivals import FileMark, Seen
 from penstock.ledger.decide import no_dataset
 from penstock.model import RESERVED_PREFIX, Delivery, Stat, Via
-from penstock.objects import ObjectStore
+from penstock.objects import KEY_BYTES, ObjectStore
 
 log = logging.getLogger(__name__)
 
@@ -87,18 +87,27 @@ class Landing:
     def seen(self, bucket: str, keys: Sequence[str], via: Via) -> int:
         """Hints that these keys changed: stat each and record what is new; returns how many were.
 
-        Keys that are gone by now, and penstock's own, are passed over. Raises Transient.
+        Keys that are gone by now, and penstock's own, are passed over; a key that cannot be asked for goes to
+        quarantine. Raises Transient.
         """
         found = []
+        refused: dict[str, tuple[str | None, str]] = {}
         for key in dict.fromkeys(keys):
             if key.startswith(RESERVED_PREFIX) or key.endswith("/"):
                 continue
             try:
                 stat = self._store.stat(bucket, key)
-            except (ObjectMissing, Refused) as error:
+            except ObjectMissing as error:
                 log.debug("hint for %s leads nowhere: %s", key, error)
                 continue
+            except Refused as error:
+                if _may_exist(key):
+                    dataset = self.dataset_for(key)
+                    refused[key] = (dataset.name if dataset else None, f"{error}; put it under another key")
+                continue
             found.append(Seen(stat=stat, dataset=self.dataset_for(key)))
+        if refused and self._ledger.arrivals.refuse_keys(bucket, refused, via):
+            log.warning("keys that cannot be asked for are in quarantine, such as %r", next(iter(refused)))
         return self._ledger.arrivals.record(found, via) if found else 0
 
     def accept(self, deliveries: Sequence[Delivery]) -> list[bool]:
@@ -147,6 +156,14 @@ class Landing:
         """Raise Transient unless both store and ledger answer."""
         self._store.ping()
         self._ledger.check()
+
+
+def _may_exist(key: str) -> bool:
+    """Whether any S3 store can have a key like this; a hint for another is senseless, and no database could hold it."""
+    try:
+        return bool(key.strip()) and "\0" not in key and len(key.encode()) <= KEY_BYTES
+    except UnicodeEncodeError:
+        return False
 
 
 class _Guarded(io.RawIOBase):

@@ -51,6 +51,9 @@ class Settings(BaseSettings):
 
     ledger_url: str = Field("", description="SQLAlchemy URL; default: SQLite under home")
     warehouse: Path = Field(Path(), description="DuckDB file; default: under home")
+    warehouse_url: SecretStr = Field(
+        SecretStr(""), description="PostgreSQL URL of the warehouse; empty: the DuckDB file"
+    )
 
     prefect_api_url: str = Field("", description="http://host:port/api; empty: `up` starts a server")
     prefect_auth: SecretStr = Field(SecretStr(""), description="user:password of the Prefect server")
@@ -143,6 +146,13 @@ def load_settings(project_dir: Path | str | None = None, **overrides: Any) -> Se
     return Settings.model_construct(**{**loaded.model_dump(), **filled})
 
 
+def masked(value: str) -> str:
+    """A URL without its passwords; what is no URL, or has none, as it is."""
+    # Greedy: a password may hold an @ itself.
+    shown = re.sub(r"://([^:/@]*):.*@", r"://\1:********@", value)
+    return re.sub(r"([?&](?:ssl)?password=)[^&]*", r"\1********", shown)
+
+
 def provenance(settings: Settings) -> list[Provenance]:
     """Each setting with the place its value came from, for `penstock doctor`."""
     layers = [
@@ -155,9 +165,7 @@ def provenance(settings: Settings) -> list[Provenance]:
         if isinstance(value, SecretStr):
             shown = "********" if value.get_secret_value() else "(not set)"
         else:
-            # Greedy: a password may hold an @ itself.
-            shown = re.sub(r"://([^:/@]*):.*@", r"://\1:********@", str(value))
-            shown = re.sub(r"([?&]password=)[^&]*", r"\1********", shown)
+            shown = masked(str(value))
         origin = next((origin for origin, values in layers if name in values), "default")
         lines.append(Provenance(name=PREFIX + name.upper(), value=shown, origin=origin))
     return lines

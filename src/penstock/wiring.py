@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from penstock.errors import NotRunning
+from penstock.errors import NotRunning, SettingsError
 from penstock.landing import Landing
 from penstock.ledger import Ledger
 from penstock.object_server import WEBHOOK_NAME
@@ -45,8 +45,16 @@ def open_ledger(settings: Settings) -> Ledger:
 
 
 def open_warehouse(settings: Settings) -> Warehouse:
-    """The warehouse; nothing is opened until it is used."""
+    """The warehouse; nothing is opened until it is used. Raises SettingsError when its URL cannot be used."""
     # Sensors and webhook never load, and need not wait for DuckDB.
+    if url := settings.warehouse_url.get_secret_value():
+        if not url.startswith(("postgresql://", "postgres://", "postgresql+psycopg://")):
+            raise SettingsError("PENSTOCK_WAREHOUSE_URL must begin with postgresql://; without it rows go into DuckDB")
+        try:
+            from penstock.warehouse.postgres import PostgresWarehouse
+        except ImportError as error:
+            raise SettingsError(f"no PostgreSQL driver ({error}); install penstock[postgres]") from None
+        return PostgresWarehouse(url)
     from penstock.warehouse.duckdb import DuckDBWarehouse
 
     return DuckDBWarehouse(settings.warehouse)

@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,15 @@ class Up:
     extra: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def make(cls, folder: Path, *, store: str = "minio") -> Up:
-        """A copy of the repo's own declarations."""
-        for name in ("flows", "sensors", "webhook", "automations"):
+    def make(
+        cls,
+        folder: Path,
+        *,
+        store: str = "minio",
+        only: Sequence[str] = ("flows", "sensors", "webhook", "automations"),
+    ) -> Up:
+        """A copy of the repo's own declarations, or of some of their folders."""
+        for name in only:
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         return cls(folder=folder, store=store)
 

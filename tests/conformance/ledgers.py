@@ -21,6 +21,7 @@ from penstock.ledger import Ledger
 from penstock.ledger.arrivals import Seen
 from penstock.ledger.tables import objects
 from penstock.model import Delivery, Lease, ObjectRef, Outcome, Stat, State, Via
+from tests.real_postgres import prepared, shared_postgres
 
 PROJECT = "p"
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -147,5 +148,23 @@ def sqlite_bench(folder: Path) -> Iterator[Bench]:
         bench.ledger.close()
 
 
-MAKERS: dict[str, Callable[[Path], Any]] = {"sqlite": sqlite_bench}
+def _migrate(url: str) -> None:
+    with TemporaryDirectory() as folder:
+        ledger = Ledger(url, project=PROJECT)
+        ledger.migrate(lock_folder=Path(folder))
+        ledger.close()
+
+
+@contextmanager
+def postgres_bench(folder: Path) -> Iterator[Bench]:
+    server = shared_postgres()
+    with server.database(prepared("migrated_ledger", _migrate)) as name:
+        bench = Bench(url=server.url(name, scheme="postgresql+psycopg"))
+        try:
+            yield bench
+        finally:
+            bench.ledger.close()
+
+
+MAKERS: dict[str, Callable[[Path], Any]] = {"postgres": postgres_bench, "sqlite": sqlite_bench}
 BACKENDS: Sequence[str] = sorted(MAKERS)

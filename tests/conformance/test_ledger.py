@@ -60,10 +60,14 @@ class TestSchema:
             assert compare_metadata(MigrationContext.configure(connection), metadata) == []
             found = inspect(connection)
             for table in metadata.tables.values():
-                made = {(c["name"], c["sqltext"]) for c in found.get_check_constraints(table.name)}
-                said = {(c.name, str(c.sqltext)) for c in table.constraints if hasattr(c, "sqltext")}
+                # PostgreSQL tells a CHECK in its own words; what each refuses is tested below.
+                told = bench.ledger.database.is_sqlite
+                made = {(c["name"], told and c["sqltext"]) for c in found.get_check_constraints(table.name)}
+                said = {(c.name, told and str(c.sqltext)) for c in table.constraints if hasattr(c, "sqltext")}
                 assert made == said, table.name
-                assert {i["name"] for i in found.get_indexes(table.name)} == {i.name for i in table.indexes}
+                # PostgreSQL also tells the index behind a UNIQUE constraint.
+                there = [i for i in found.get_indexes(table.name) if not i.get("duplicates_constraint")]
+                assert {i["name"] for i in there} == {i.name for i in table.indexes}
 
     def test_head_is_the_newest_script(self) -> None:
         """`database.HEAD` is the one head of the scripts, and their numbers sort in their order."""

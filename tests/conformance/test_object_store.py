@@ -213,6 +213,45 @@ def test_listing_pages_in_key_order(store: ObjectStore, bucket: str) -> None:
     assert list(store.list(bucket, prefix="none/")) == []
 
 
+def test_a_listing_goes_on_after_any_key(store: ObjectStore, bucket: str) -> None:
+    """Whatever key a listing stopped at, also one that is not there, the rest is all the keys after it."""
+    keys = ["Upper", "_penstock/deliveries/sales/x", *ODD_KEYS, LONG_KEY, "z/last"]
+    for key in keys:
+        store.put_bytes(bucket, key, b"x")
+    ordered = sorted(keys, key=str.encode)
+    for index, key in enumerate(ordered):
+        assert [s.key for s in store.list(bucket, start_after=key)] == ordered[index + 1 :], key
+    assert [s.key for s in store.list(bucket, start_after="sales/nothing is called so")] == [
+        key for key in ordered if key.encode() > b"sales/nothing is called so"
+    ]
+    assert [s.key for s in store.list(bucket, prefix="z/", start_after="a")] == ["z/last"]
+    assert list(store.list(bucket, prefix="sales/", start_after="z")) == []
+
+
+def test_listing_over_overwritten_and_removed_keys(store: ObjectStore, bucket: str) -> None:
+    """A listing has each key once, in its newest generation, and none that was removed, wherever it begins."""
+    for key in ("a", "b", "c", "d"):
+        for content in (b"old", b"older"):
+            store.put_bytes(bucket, f"sales/{key}", content)
+    newest = store.put_bytes(bucket, "sales/b", b"new")
+    for key in ("sales/a", "sales/c"):
+        store.remove(bucket, key)
+    assert [s.key for s in store.list(bucket)] == ["sales/b", "sales/d"]
+    assert next(s.etag for s in store.list(bucket, start_after="sales/a")) == newest.etag
+    assert [s.key for s in store.list(bucket, start_after="sales/b")] == ["sales/d"]
+    assert [s.key for s in store.list(bucket, start_after="sales/c")] == ["sales/d"]
+
+
+def test_a_listing_asks_for_no_more_than_is_read(store: ObjectStore, bucket: str) -> None:
+    """The first page is there before the second is asked for: a removal in between is seen in the second."""
+    for n in range(1002):
+        store.put_bytes(bucket, f"sales/{n:04}", b"")
+    listing = store.list(bucket)
+    assert [next(listing).key for _ in range(1000)][-1] == "sales/0999"
+    store.remove(bucket, "sales/1000")
+    assert [s.key for s in listing] == ["sales/1001"]
+
+
 def test_stream_of_twelve_megabytes(store: ObjectStore, bucket: str, tmp_path: Path) -> None:
     """A large stream goes up in parts; put, stat and list give one etag, and it comes down whole."""
     data = os.urandom(12_000_000)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +17,21 @@ import pytest
 
 from penstock.errors import LeaseLost, QueryRefused, QueryTooLong
 from penstock.warehouse.base import LoadPart, LoadResult, Warehouse
-from tests.conformance.warehouses import COLUMNS, MAKERS, NOW, part, ref
+from tests.conformance.warehouses import COLUMNS, ENDLESS, MAKERS, NOW, WarehouseBench, part, ref
+from tests.waiting import wait_for
 
 Load = Callable[..., LoadResult]
 
 
 @pytest.fixture(params=sorted(MAKERS))
-def warehouse(request: pytest.FixtureRequest, tmp_path: Path) -> Warehouse:
-    return MAKERS[request.param](tmp_path)
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WarehouseBench]:
+    with MAKERS[request.param](tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def warehouse(bench: WarehouseBench) -> Warehouse:
+    return bench.warehouse
 
 
 @pytest.fixture
@@ -108,6 +120,164 @@ def test_replace_within_one_load(warehouse: Warehouse, load: Load) -> None:
     found = load(A, new)
     assert (found.loaded, found.superseded) == ((new.ref.name,), (A.ref.name,))
     assert rows(warehouse, "SELECT id FROM sales") == [(9,)]
+
+
+def test_again_takes_the_place_of_its_own_rows(warehouse: Warehouse, load: Load) -> None:
+    """What is loaded again replaces its rows, rejected rows and marker, and nothing else; without `again` it stays."""
+    load(part("a.csv", {"id": [1, 2], "name": ["x", "y"]}, rejected=[(3, 4, "check c", "raw")]), B)
+    once_more = part("a.csv", {"id": [7], "name": ["z"]}, again=True)
+    assert load(once_more).loaded == (A.ref.name,)
+    assert rows(warehouse, "SELECT id FROM sales ORDER BY id") == [(3,), (7,)]
+    assert rows(warehouse, "SELECT count(*) FROM sales__rejected") == [(0,)]
+    assert warehouse.loaded([A.ref.name]) == {A.ref.name: (1, 0)}
+    assert load(once_more).loaded == (A.ref.name,)
+    assert load(replace(once_more, again=False)).already == (A.ref.name,)
+    assert warehouse.count("sales") == 2
+    assert warehouse.damaged("sales") == []
+
+
+def test_again_loads_what_is_not_there(warehouse: Warehouse, load: Load) -> None:
+    """Asked for again although nothing of it is there, an object is loaded as any other."""
+    assert load(replace(A, again=True)).loaded == (A.ref.name,)
+    assert warehouse.count("sales") == 2
+
+
+def test_again_does_not_bring_back_what_was_replaced(warehouse: Warehouse, load: Load) -> None:
+    """A generation that a newer one replaced stays away, whoever asks for it again."""
+    load(A)
+    load(part("a.csv", {"id": [9], "name": ["z"]}, generation=2, replaces=(A.ref.name,)))
+    assert load(replace(A, again=True)).superseded == (A.ref.name,)
+    assert rows(warehouse, "SELECT id FROM sales") == [(9,)]
+
+
+def test_what_was_replaced_is_remembered(warehouse: Warehouse, load: Load) -> None:
+    """The warehouse names the generations that were replaced, also those that it never had."""
+    assert warehouse.replaced([A.ref.name]) == set()
+    load(A, B)
+    never = "landing/sales/a.csv@2"
+    load(part("a.csv", {"id": [9], "name": ["z"]}, generation=3, replaces=(A.ref.name, never)))
+    assert warehouse.replaced([A.ref.name, never, B.ref.name]) == {A.ref.name, never}
+    assert warehouse.replaced([]) == set()
+
+
+@pytest.mark.parametrize(
+    ("loss", "found"),
+    [
+        ("DELETE FROM sales WHERE id = 1", [A.ref.name]),
+        ("DELETE FROM sales", [A.ref.name, B.ref.name]),
+        ("DROP TABLE sales", [A.ref.name, B.ref.name]),
+        ("INSERT INTO sales SELECT * FROM sales WHERE id = 3", [B.ref.name]),
+        ("DELETE FROM sales__rejected", [B.ref.name]),
+        (f"DELETE FROM _penstock_objects WHERE object = '{A.ref.name}'", [A.ref.name]),
+        ("DELETE FROM _penstock_objects WHERE dataset = 'other'", []),
+    ],
+)
+def test_damage_is_found(bench: WarehouseBench, load: Load, loss: str, found: list[str]) -> None:
+    """Objects whose rows or rejected rows are not as many as their marker says are named, and no others."""
+    assert bench.warehouse.damaged("sales") == []
+    load(A, replace(B, rejected=part("b.csv", {"id": [1]}, rejected=[(2, 3, "r", "raw")]).rejected))
+    load(part("e.csv", {"id": pa.array([], pa.int64()), "name": pa.array([], pa.string())}))
+    load(part("a.csv", {"id": [1], "name": ["o"]}, dataset="other"), dataset="other")
+    assert bench.warehouse.damaged("sales") == []
+    bench.spoil(loss)
+    assert bench.warehouse.damaged("sales") == found
+
+
+def test_objects_with_rows_are_counted(warehouse: Warehouse, load: Load) -> None:
+    """Every object that brought a good or a rejected row counts, of one dataset, and an empty one does not."""
+    assert warehouse.objects("sales") == 0
+    nothing = {"id": pa.array([], pa.int64()), "name": pa.array([], pa.string())}
+    load(A, part("e.csv", nothing), part("r.csv", nothing, rejected=[(1, 2, "r", "raw")]))
+    load(part("a.csv", {"id": [1], "name": ["o"]}, dataset="other"), dataset="other")
+    assert warehouse.objects("sales") == 2
+
+
+# Loads as the holder of a token, and stops at the fault point that a file asks for.
+_HOLDER = """
+import sys
+
+from tests.conformance.warehouses import COLUMNS, NOW, open_warehouse, part
+
+kind, address, token = sys.argv[1:]
+late = part("late.csv", {"id": [8], "name": ["late"]})
+open_warehouse(kind, address).load("sales", COLUMNS, [late], token=int(token), run="old", now=NOW)
+"""
+
+
+def test_an_older_load_in_flight_does_not_outlive_a_newer_fence(
+    bench: WarehouseBench, load: Load, tmp_path: Path
+) -> None:
+    """A holder that hangs before its commit and is killed leaves nothing, and its successor gets its fence."""
+    load(A, token=1)
+    seam = tmp_path / "faults" / "warehouse.before_commit"
+    seam.parent.mkdir()
+    seam.write_text("hang")
+    holder = subprocess.Popen(
+        [sys.executable, "-c", _HOLDER, bench.kind, bench.address, "4"],
+        env={**os.environ, "PENSTOCK_FAULTS": str(seam.parent)},
+    )
+    try:
+        wait_for(
+            lambda: seam.with_suffix(".before_commit.hit").exists() or holder.poll() is not None,
+            seconds=30,
+            what="the older load is before its commit",
+        )
+        assert holder.poll() is None
+        with ThreadPoolExecutor(1) as pool:
+            fenced = pool.submit(bench.warehouse.fence, "sales", 5)
+            holder.kill()
+            holder.wait(10)
+            fenced.result(30)
+    finally:
+        holder.kill()
+        holder.wait(10)
+    late = part("late.csv", {"id": [8], "name": ["late"]})
+    assert bench.warehouse.markers([late.ref.name]) == set()
+    assert bench.warehouse.count("sales") == 2
+    with pytest.raises(LeaseLost):
+        load(late, token=4)
+    assert load(late, token=5).loaded == (late.ref.name,)
+
+
+def test_a_load_and_a_newer_fence_at_once(bench: WarehouseBench) -> None:
+    """However they meet, a load is there whole and before the fence, or it is lost and not there at all."""
+    lost = 0
+    for number in range(12):
+        late = part(f"{number}.csv", {"id": [number], "name": ["x"]})
+        older, newer = 2 * number + 1, 2 * number + 2
+        gate = threading.Barrier(2)
+
+        def load(part: LoadPart = late, token: int = older, gate: threading.Barrier = gate) -> bool:
+            gate.wait(10)
+            try:
+                bench.warehouse.load("sales", COLUMNS, [part], token=token, run="r", now=NOW)
+            except LeaseLost:
+                return False
+            return True
+
+        with ThreadPoolExecutor(1) as pool:
+            loaded = pool.submit(load)
+            gate.wait(10)
+            bench.warehouse.fence("sales", newer)
+            there = bench.warehouse.markers([late.ref.name])
+            assert bool(there) == loaded.result(30)
+        assert bench.warehouse.markers([late.ref.name]) == there
+        lost += not there
+    assert bench.warehouse.count("sales") == 12 - lost
+    assert bench.warehouse.damaged("sales") == []
+
+
+def test_first_loads_at_once(bench: WarehouseBench) -> None:
+    """Four datasets that are loaded for the first time at the same moment are all loaded."""
+
+    def load(name: str) -> LoadResult:
+        one = part("a.csv", {"id": [1], "name": ["x"]}, dataset=name)
+        return bench.warehouse.load(name, COLUMNS, [one], token=1, run="r", now=NOW)
+
+    names = [f"d{number}" for number in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        assert [len(result.loaded) for result in pool.map(load, names)] == [1] * 4
+    assert [bench.warehouse.count(name) for name in names] == [1] * 4
 
 
 def test_rejected_rows_are_kept(warehouse: Warehouse, load: Load) -> None:
@@ -225,9 +395,9 @@ def test_query_refuses_writes_and_files(warehouse: Warehouse, load: Load, tmp_pa
     assert file.read_text() == "a\n1\n"
 
 
-def test_query_is_stopped_after_its_time(warehouse: Warehouse, load: Load) -> None:
+def test_query_is_stopped_after_its_time(bench: WarehouseBench, load: Load) -> None:
     """A query that takes too long is ended, and the warehouse is free again."""
     load(A)
     with pytest.raises(QueryTooLong):
-        warehouse.query("SELECT count(*) FROM range(100000000000) a WHERE a.range % 7 = 8", limit=1, seconds=0.2)
-    assert warehouse.count("sales") == 2
+        bench.warehouse.query(ENDLESS[bench.kind], limit=1, seconds=0.2)
+    assert bench.warehouse.count("sales") == 2

@@ -58,7 +58,7 @@ class Works:
     def batch(self, lease: Lease, refs: Sequence[ObjectRef], store: Any = None) -> Batch:
         """A batch of these."""
         spool = self.parts.folder / "spool" / f"{lease.token}-{refs[0].id}"
-        spool.mkdir(parents=True)
+        spool.mkdir(parents=True, exist_ok=True)
         return Batch(
             refs,
             dataset=self.dataset,

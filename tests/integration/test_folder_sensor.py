@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from functools import partial
@@ -70,6 +70,7 @@ def sensor_on(
     arrivals: Arrivals | None = None,
     writer_of: Callable[..., Writer] = files.writer_of,
     monotonic: Callable[[], float] = time.monotonic,
+    roots: Sequence[Path] = (),
 ) -> FolderSensor:
     return FolderSensor(
         inbox,
@@ -79,6 +80,7 @@ def sensor_on(
         monotonic=monotonic,
         wall=time.time,
         writer_of=writer_of,
+        roots=roots,
     )
 
 
@@ -289,6 +291,46 @@ def test_a_refused_file_that_is_removed_or_renamed_is_forgotten(inbox: Path, out
         wait_for(lambda: not parts.ledger.facts.by_state(State.QUARANTINED), what="the refusals are forgotten")
     assert [story.state for name in refused for story in parts.refusals(name)] == [State.SUPERSEDED] * 6
     assert parts.ledger.arrivals.file_marks(refused) == {}
+
+
+def test_refused_files_that_left_while_nobody_watched_are_forgotten(
+    inbox: Path, outside: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next start forgets what is gone from every inbox, and keeps what is still there, whatever its name is."""
+    monkeypatch.setattr("penstock.ledger.arrivals._CHUNK", 3)
+    kept = [b"nowhere/kept.csv", b"nowhere/caf\xe9.csv", b"nowhere/back\\xe9slash.csv"]
+    gone = [b"nowhere/gone.csv", b"nowhere/gone\xe9.csv", b"folder/gone.csv", b"folder/1.csv", b"folder/2.csv"]
+    elsewhere = outside / "nowhere" / "elsewhere.csv"
+    for name in [*kept, *gone]:
+        path = Path(os.fsdecode(os.path.join(os.fsencode(inbox), name)))
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"data")
+    (inbox / "nowhere" / "link.csv").symlink_to("no-such-file")
+    elsewhere.parent.mkdir()
+    elsewhere.write_bytes(b"data")
+    for root in (inbox, outside):
+        sensor = sensor_on(root, parts)
+        sensor.scan()
+        work_off(sensor)
+    assert len(parts.ledger.facts.by_state(State.QUARANTINED)) == 10
+    for name in gone:
+        os.unlink(os.path.join(os.fsencode(inbox), name))
+    (inbox / "folder").rmdir()
+
+    def run(stop: threading.Event) -> None:
+        sensor_on(inbox, parts, roots=[inbox, outside]).run(stop, scan_every=NEVER)
+
+    with running(run):
+        wait_for(lambda: len(parts.ledger.facts.by_state(State.QUARANTINED)) == 5, what="they are forgotten")
+    assert sorted(story.key for story in parts.ledger.facts.by_state(State.QUARANTINED)) == [
+        "nowhere/back\\xe9slash.csv",
+        "nowhere/caf\\xe9.csv",
+        "nowhere/elsewhere.csv",
+        "nowhere/kept.csv",
+        "nowhere/link.csv",
+    ]
+    assert len(parts.ledger.facts.by_state(State.SUPERSEDED)) == 5
+    assert parts.ledger.arrivals.file_marks(["nowhere/gone.csv", "folder/1.csv"]) == {}
 
 
 def test_a_dataset_declared_later_takes_what_was_refused(inbox: Path, parts: Parts, embedded: RealStore) -> None:

@@ -7,16 +7,21 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from penstock import envelope
 from penstock.declarations import Dataset
+from penstock.errors import StoreUnavailable
 from penstock.landing import Landing
-from penstock.model import ENVELOPE_PREFIX, Delivery, State, Via
+from penstock.ledger.arrivals import Seen
+from penstock.model import ENVELOPE_PREFIX, Delivery, Stat, State, Via
+from penstock.objects import ObjectStore
 from penstock.sensors import sweep as sweep_module
 from penstock.sensors.sweep import Sweep, Swept
 from tests.integration.parts import SALES, Parts, parts_in, running
@@ -220,3 +225,166 @@ def test_it_outlives_the_store(tmp_path: Path, caplog: pytest.LogCaptureFixture)
             server.start()
             wait_for(lambda: parts.states("sales/a.csv"), what="it goes on")
     assert sum("the sweep stopped" in record.getMessage() for record in caplog.records) == 1
+
+
+@dataclass(kw_only=True)
+class CountingStore:
+    """A real store that counts what its listings gave, and breaks off after `breaks_after` of them."""
+
+    real: ObjectStore
+    given: list[str] = field(default_factory=list)
+    breaks_after: int | None = None
+    error: BaseException = field(default_factory=StoreUnavailable)
+    reads: list[str] = field(default_factory=list)
+
+    def list(self, bucket: str, **where: Any) -> Iterator[Stat]:
+        """As the real one, until it breaks off."""
+        for stat in self.real.list(bucket, **where):
+            if len(self.given) == self.breaks_after:
+                self.breaks_after = None
+                raise self.error
+            self.given.append(stat.key)
+            yield stat
+
+    def read(self, bucket: str, key: str, **how: Any) -> bytes:
+        """As the real one."""
+        self.reads.append(key)
+        return self.real.read(bucket, key, **how)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+
+def counting(parts: Parts, **how: Any) -> tuple[CountingStore, Sweep]:
+    """A sweep on a store that counts."""
+    store = CountingStore(real=parts.store, **how)
+    return store, sweep_of(replace(parts, store=cast(ObjectStore, store)))
+
+
+class Killed(BaseException):
+    """What nobody catches: stands for the end of the process."""
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable(), Killed()], ids=["store-away", "killed"])
+def test_a_sweep_of_many_that_was_cut_short_goes_on(parts: Parts, error: BaseException) -> None:
+    """Of 5,000 keys no more than a batch is listed ahead or twice, and each one the ledger lacks is found once."""
+    keys = [f"sales/{number:04}.csv" for number in range(5000)]
+    with ThreadPoolExecutor(8) as pool:
+        stats = list(pool.map(lambda key: parts.put(key, key.encode()), keys))
+    missing = keys[7::50]
+    known = [Seen(stat=stat, dataset=SALES) for stat in stats if stat.key not in missing]
+    assert parts.ledger.arrivals.record(known, Via.FOLDER) == 4900
+    store, sweep = counting(parts, breaks_after=2500, error=error)
+    ahead: list[int] = []
+    real = sweep._compare
+
+    def compare(batch: Sequence[Stat]) -> int:
+        ahead.append(len(store.given))
+        return real(batch)
+
+    sweep._compare = compare  # type: ignore[method-assign]
+    with pytest.raises(type(error)):
+        sweep.run_once()
+    assert ahead == [1000, 2000]
+    assert parts.ledger.positions.after(parts.bucket, "") == keys[1999]
+    assert len(parts.ledger.facts.by_state(State.PENDING, limit=6000)) == 4940
+
+    store, after = counting(parts)
+    swept = after.run_once()
+    assert store.given == keys[2000:]
+    assert swept == Swept(resumed=True, listed=3000, recorded=60)
+    assert parts.ledger.positions.after(parts.bucket, "") == ""
+    found = {story.key for story in parts.ledger.facts.by_state(State.PENDING, limit=6000) if story.via is Via.SWEEP}
+    assert found == set(missing)
+    assert sweep_of(parts).run_once() == Swept(listed=5000)
+
+
+def test_prefixes_have_positions_of_their_own(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep of a prefix that was cut short is gone on with by the next of that prefix, and by no other."""
+    monkeypatch.setattr(sweep_module, "_BATCH", 2)
+    for name in ("sales/1", "sales/2", "sales/3", "sales/4", "sales/5", "a"):
+        parts.put(name, b"x")
+    with pytest.raises(StoreUnavailable):
+        counting(parts, breaks_after=4)[1].run_once("sales/")
+    assert sweep_of(parts).run_once() == Swept(listed=6, recorded=1)
+    assert sweep_of(parts).run_once("sales/") == Swept(resumed=True, listed=1)
+
+
+def test_afresh(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks for a comparison now gets a whole one, and the position of the one that was cut short stays."""
+    monkeypatch.setattr(sweep_module, "_BATCH", 2)
+    for name in ("sales/1", "sales/2", "sales/3"):
+        parts.put(name, b"x")
+    with pytest.raises(StoreUnavailable):
+        counting(parts, breaks_after=2)[1].run_once()
+    parts.put("sales/0", b"x")
+    assert sweep_of(parts).run_once(afresh=True) == Swept(listed=4, recorded=2)
+    assert parts.ledger.positions.after(parts.bucket, "") == "sales/2"
+
+
+def test_a_whole_sweep_follows_the_rest_of_one(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came before the position of a sweep that was cut short is not left to the next interval."""
+    monkeypatch.setattr(sweep_module, "_BATCH", 2)
+    for name in ("sales/1", "sales/2", "sales/3"):
+        parts.put(name, b"x")
+    with pytest.raises(StoreUnavailable):
+        counting(parts, breaks_after=2)[1].run_once()
+    parts.put("sales/0", b"x")
+
+    def run(stop: threading.Event) -> None:
+        sweep_of(parts).run(stop, every=lambda took: 3600.0, monotonic=lambda: 0.0)
+
+    with running(run):
+        wait_for(lambda: parts.states("sales/0"), what="the whole sweep")
+    assert parts.states("sales/3") == [State.PENDING]
+
+
+def test_what_was_looked_at_is_not_read_again(parts: Parts) -> None:
+    """An orphan whose deliveries all came again, and a broken one, are read once, until they change."""
+    again = orphan(parts, "again", delivery(1))
+    broken = f"{ENVELOPE_PREFIX}sales/2026/03/01/broken.ndjson"
+    parts.put(broken, BROKEN["no-json"])
+    assert parts.landing.accept([delivery(1)]) == [False]
+    store = CountingStore(real=parts.store)
+    sweep = sweep_of(replace(parts, store=cast(ObjectStore, store)), later=timedelta(minutes=2))
+    for _ in range(3):
+        assert sweep.run_once().deliveries == 0
+    assert store.reads == [again, broken]
+    parts.put(broken, envelope.encode([delivery(2)]))
+    assert sweep.run_once().deliveries == 1
+    assert store.reads == [again, broken, broken]
+
+
+def test_what_is_remembered_is_bounded(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many envelopes that need no second look only so many are remembered; the others are read again."""
+    monkeypatch.setattr(sweep_module, "_MOST_LOOKED_AT", 2)
+    for name in ("a", "b", "c"):
+        parts.put(f"{ENVELOPE_PREFIX}sales/2026/03/01/{name}.ndjson", BROKEN["no-json"])
+    store = CountingStore(real=parts.store)
+    sweep = sweep_of(replace(parts, store=cast(ObjectStore, store)), later=timedelta(minutes=2))
+    sweep.run_once()
+    sweep.run_once()
+    assert len(sweep._looked_at) == 2
+    assert len(store.reads) == 6
+
+
+def test_a_key_that_penstock_cannot_ask_for(parts: Parts) -> None:
+    """A key that another store accepts and penstock refuses is in quarantine, once, with the reason, for `why`."""
+    keys = ["sales/a/../b.csv", "sales/" + "x" * 300, "/lead.csv"]
+
+    class Foreign(CountingStore):
+        """Lists keys that no local store would have taken."""
+
+        def list(self, bucket: str, **where: Any) -> Iterator[Stat]:
+            for key in keys:
+                yield Stat(bucket=bucket, key=key, etag="e", size=1, modified=datetime.now(UTC))
+
+    sweep = sweep_of(replace(parts, store=cast(ObjectStore, Foreign(real=parts.store))))
+    for _ in range(2):
+        assert sweep.run_once() == Swept(listed=3)
+    for key in keys:
+        (story,) = parts.stories(key)
+        assert story.state is State.QUARANTINED
+        assert "put it under another key" in str(story.reason)
+    assert parts.stories(keys[0])[0].dataset == "sales"
+    assert parts.ledger.wakeups.outstanding() == []

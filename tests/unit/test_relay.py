@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from penstock import events
-from penstock.errors import PrefectRefused, PrefectUnavailable
+from penstock.errors import PrefectFailed, PrefectRefused, PrefectUnavailable
 from penstock.ledger.arrivals import Seen
 from penstock.model import OutboxEvent, Via
 from penstock.outbox.prefect_api import LARGEST_EVENT, PrefectApi, Reach
@@ -34,7 +34,10 @@ AWAY = PrefectUnavailable("Prefect's server does not answer")
 
 @dataclass(kw_only=True)
 class FakeServer:
-    """Keeps what was posted. `failure` is raised by every call while set, `refuses` names events it never takes."""
+    """Keeps what was posted. `failure` is raised by every call while set, `refuses` names events it never takes.
+
+    `answers` makes a waiting run of each wake-up event and each direct run, as the real one does.
+    """
 
     reached: Reach = READY
     failure: Exception | None = None
@@ -44,6 +47,9 @@ class FakeServer:
     runs: dict[str, str] = field(default_factory=dict)
     run_failure: Exception | None = None
     asked: list[tuple[str, str]] = field(default_factory=list)
+    answers: bool = False
+    queued: list[str] = field(default_factory=list)
+    count_failure: Exception | None = None
 
     def post_events(self, found: list[OutboxEvent]) -> None:
         """See `Server`."""
@@ -51,6 +57,9 @@ class FakeServer:
         if any(self.refuses(event) for event in found):
             raise PrefectRefused("Prefect's server answered 422 to POST /api/events")
         self.posts.append(list(found))
+        if self.answers:
+            woken = [event for event in found if event.name == events.DATASET_PENDING]
+            self.queued += [events.deployment_name(PROJECT, event.payload["dataset"]) for event in woken]
         self.on_post()
 
     def reach(self, *, flow: str, deployment: str) -> Reach:
@@ -65,6 +74,13 @@ class FakeServer:
         if self.run_failure is not None:
             raise self.run_failure
         return self.runs.setdefault(idempotency_key, f"run {len(self.runs) + 1}")
+
+    def waiting(self, *, flow: str, deployment: str, now: datetime) -> int:
+        """See `Server`."""
+        self._fail()
+        if self.count_failure is not None:
+            raise self.count_failure
+        return self.queued.count(deployment)
 
     @property
     def events(self) -> list[OutboxEvent]:
@@ -93,7 +109,9 @@ def server() -> FakeServer:
 
 
 def relay_of(bench: Bench, server: Server) -> Relay:
-    return Relay(bench.ledger, server, project=PROJECT, unanswered_after=timedelta(seconds=UNANSWERED))
+    return Relay(
+        bench.ledger, server, project=PROJECT, unanswered_after=timedelta(seconds=UNANSWERED), clock=bench.clock
+    )
 
 
 @pytest.fixture
@@ -383,8 +401,112 @@ class TestUnanswered:
         assert attempts == {"sales": DIRECT_AFTER, "others": 1}
 
 
+class TestNoStampede:
+    """What gathers while there is no worker, or no server."""
+
+    def test_with_no_worker_for_an_hour_one_run_waits_for_each_dataset(
+        self, bench: Bench, relay: Relay, server: FakeServer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """While a run waits for a worker no other is made, `status` says why, and one warning does."""
+        server.answers = True
+        for second in range(0, 3600, UNANSWERED):
+            bench.arrive(f"sales/{second}")
+            bench.arrive(f"others/{second}", dataset=declared("others"))
+            relay.run_once()
+            bench.clock.forward(UNANSWERED)
+        assert sorted(server.queued) == ["p.others", "p.sales"]
+        assert server.runs == {}
+        assert {wakeup.note for wakeup in bench.ledger.wakeups.outstanding()} == {
+            "a run waits for a worker; is one running? penstock worker"
+        }
+        assert len([record for record in caplog.records if "waits for a worker" in record.message]) == 2
+
+    def test_when_the_waiting_run_is_gone_the_wakeup_is_sent_at_once(
+        self, bench: Bench, relay: Relay, server: FakeServer
+    ) -> None:
+        """A waiting run that was deleted, or died, does not leave its dataset with a long pause or a wrong count."""
+        bench.arrive("sales/1")
+        server.answers = True
+        relay.run_once()
+        for _ in range(50):
+            bench.clock.forward(UNANSWERED)
+            assert relay.run_once() == Pass()
+        server.queued.clear()
+        bench.clock.forward(UNANSWERED)
+        assert relay.run_once() == Pass(wakeups=1)
+        assert [event.payload["attempt"] for event in server.woken] == [1, 2]
+
+    def test_with_no_server_for_an_hour_one_wakeup_waits_for_each_dataset(
+        self, bench: Bench, relay: Relay, server: FakeServer
+    ) -> None:
+        """What arrived in an hour without a server is one wake-up for each dataset when it is back."""
+        server.answers = True
+        server.failure = AWAY
+        for second in range(0, 3600, 10):
+            bench.arrive(f"sales/{second}")
+            bench.arrive(f"others/{second}", dataset=declared("others"))
+            with pytest.raises(PrefectUnavailable):
+                relay.run_once()
+            bench.clock.forward(10)
+        server.failure = None
+        assert relay.run_once() == Pass(wakeups=2, events=720)
+        bench.clock.forward(UNANSWERED)
+        assert relay.run_once() == Pass()
+        assert sorted(server.queued) == ["p.others", "p.sales"]
+
+    def test_a_server_that_cannot_count_gets_the_wakeup(self, bench: Bench, relay: Relay, server: FakeServer) -> None:
+        """Where the question fails the wake-up is sent: one run too many is better than none."""
+        bench.arrive("sales/1")
+        relay.run_once()
+        server.count_failure = PrefectFailed("Prefect's server answered 500 to POST /api/flow_runs/count")
+        bench.clock.forward(UNANSWERED)
+        assert relay.run_once() == Pass(wakeups=1)
+
+    def test_what_is_new_goes_before_questions_about_what_is_old(
+        self, bench: Bench, relay: Relay, server: FakeServer
+    ) -> None:
+        """A first wake-up is posted even when the server goes away over the question about another dataset."""
+        bench.arrive("sales/1")
+        relay.run_once()
+        bench.clock.forward(UNANSWERED)
+        bench.arrive("others/1", dataset=declared("others"))
+        server.count_failure = AWAY
+        with pytest.raises(PrefectUnavailable):
+            relay.run_once()
+        attempts = {wakeup.dataset: wakeup.attempt for wakeup in bench.ledger.wakeups.outstanding()}
+        assert attempts == {"sales": 1, "others": 1}
+        assert server.woken[-1].payload["dataset"] == "others"
+
+    def test_one_dataset_that_the_server_fails_at_holds_up_no_other(
+        self, bench: Bench, relay: Relay, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An error 500 for one dataset's run stops neither the other datasets' runs nor the outbox."""
+        bench.arrive("sales/1")
+        bench.arrive("others/1", dataset=declared("others"))
+        for _ in range(DIRECT_AFTER):
+            assert relay.run_once().wakeups == 2
+            bench.clock.forward(LONGEST)
+        create = server.create_run
+        calls: list[str] = []
+
+        def fail_first(deployment_id: str, *, idempotency_key: str, reason: str) -> str:
+            calls.append(idempotency_key)
+            if len(calls) == 1:
+                raise PrefectFailed("Prefect's server answered 500 to POST /x")
+            return create(deployment_id, idempotency_key=idempotency_key, reason=reason)
+
+        monkeypatch.setattr(server, "create_run", fail_first)
+        bench.arrive("more/1", dataset=declared("more"))
+        assert relay.run_once() == Pass(wakeups=3, direct=1, events=1)
+        notes = {wakeup.dataset: wakeup.note for wakeup in bench.ledger.wakeups.outstanding()}
+        assert notes["sales"] == "Prefect's server answered 500 to POST /x"
+        bench.clock.forward(UNANSWERED)
+        relay.run_once()
+        assert calls.count(calls[0]) == 2, "the same attempt, under the same key"
+
+
 def test_two_relays_send_each_attempt_once(bench: Bench, server: FakeServer) -> None:
-    """Two relays that pass at the same time never send the same attempt twice."""
+    """Two relays that pass at the same time send each attempt once, whether new or sent again."""
     for n in range(20):
         name = f"set{n}"
         bench.ledger.arrivals.record([Seen(stat=stat(f"{name}/1"), dataset=declared(name))], Via.BUCKET)
@@ -436,7 +558,7 @@ class TestPrefectApi:
         """`PrefectApi` and the fake are what the relay asks for."""
         real: Server = api(lambda request: httpx.Response(204))
         fake: Server = FakeServer()
-        for name in ("post_events", "reach", "create_run"):
+        for name in ("post_events", "reach", "create_run", "waiting"):
             assert callable(getattr(real, name))
             assert callable(getattr(fake, name))
 
@@ -517,10 +639,30 @@ class TestPrefectApi:
 
         assert api(handler).create_run("d1", idempotency_key="k", reason="no answer") == "r1"
 
+    def test_runs_that_wait_are_counted(self) -> None:
+        """Runs that wait for a worker count; what is planned for later, or lost since long ago, is not asked for."""
+        asked: list[dict[str, Any]] = []
+
+        def handler(request: httpx.Request) -> httpx.Response:
+            assert (request.method, request.url.path) == ("POST", "/api/flow_runs/count")
+            asked.append(json.loads(request.content))
+            return httpx.Response(200, json=len(asked))
+
+        assert api(handler).waiting(flow="ingest", deployment="p.sales", now=START) == 3
+        scheduled, pending = (sent["flow_runs"] for sent in asked)
+        assert asked[0]["flows"] == {"name": {"any_": ["ingest"]}}
+        assert asked[0]["deployments"] == {"name": {"any_": ["p.sales"]}}
+        assert scheduled["state"] == {"type": {"any_": ["SCHEDULED"]}}
+        assert scheduled["expected_start_time"] == {
+            "after_": "2026-03-01T11:00:00+00:00",
+            "before_": "2026-03-01T12:00:00+00:00",
+        }
+        assert pending["state"] == {"type": {"any_": ["PENDING"]}}
+
     @pytest.mark.parametrize("status", [401, 403, 404, 408, 429, 500, 502, 503])
     def test_an_error_of_the_server_is_for_later(self, status: int) -> None:
-        """What may be different later is PrefectUnavailable, and not a refusal."""
-        with pytest.raises(PrefectUnavailable, match=f"{status} to POST /api/events") as raised:
+        """What may be different later is PrefectFailed, which says that the server is there, and not a refusal."""
+        with pytest.raises(PrefectFailed, match=f"{status} to POST /api/events") as raised:
             api(lambda request: httpx.Response(status, text="secret details")).post_events([event({})])
         assert not isinstance(raised.value, PrefectRefused)
         assert "secret" not in str(raised.value)
@@ -540,8 +682,9 @@ class TestPrefectApi:
         def handler(request: httpx.Request) -> httpx.Response:
             raise error
 
-        with pytest.raises(PrefectUnavailable, match="does not answer"):
+        with pytest.raises(PrefectUnavailable, match="does not answer") as raised:
             api(handler).post_events([event({})])
+        assert not isinstance(raised.value, PrefectFailed)
         assert not api(handler).is_up()
 
     def test_a_page_that_is_no_api_is_unavailable(self) -> None:
@@ -560,6 +703,9 @@ class TestPrefectApi:
             strange.create_run("d1", idempotency_key="k", reason="")
         with pytest.raises(PrefectUnavailable):
             strange.reach(flow="ingest", deployment="p.x")
+        if answer != 7:
+            with pytest.raises(PrefectUnavailable):
+                strange.waiting(flow="ingest", deployment="p.x", now=START)
 
 
 def test_sales_is_what_the_bench_records(bench: Bench) -> None:

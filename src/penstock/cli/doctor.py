@@ -6,6 +6,7 @@ import json
 import platform
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from penstock import object_server
 from penstock.cli.show import table
 from penstock.errors import PenstockError
 from penstock.project import Project, load_project
-from penstock.settings import Settings, load_settings, provenance
+from penstock.settings import Settings, load_settings, masked, provenance
 from penstock.wiring import open_ledger, open_prefect, open_store, open_warehouse
 
 
@@ -103,14 +104,17 @@ def _store(settings: Settings) -> str:
 
 
 def _ledger(settings: Settings) -> str:
-    ledger = open_ledger(settings)
-    outstanding = [wakeup for wakeup in ledger.wakeups.outstanding() if wakeup.note]
-    if outstanding:
-        raise PenstockError("; ".join(f"{wakeup.dataset}: {wakeup.note}" for wakeup in outstanding))
-    return f"{ledger.database.url.render_as_string(hide_password=True)}, {ledger.outbox.count()} events wait"
+    with closing(open_ledger(settings)) as ledger:
+        outstanding = [wakeup for wakeup in ledger.wakeups.outstanding() if wakeup.note]
+        if outstanding:
+            raise PenstockError("; ".join(f"{wakeup.dataset}: {wakeup.note}" for wakeup in outstanding))
+        return f"{masked(settings.ledger)}, {ledger.outbox.count()} events wait"
 
 
 def _warehouse(settings: Settings) -> str:
+    if url := settings.warehouse_url.get_secret_value():
+        open_warehouse(settings).query("select 1", limit=1)
+        return f"{masked(url)} answers"
     if not settings.warehouse.exists():
         return f"{settings.warehouse} is made by the first load"
     open_warehouse(settings).query("select 1", limit=1)

@@ -70,11 +70,20 @@ def sensors(project_dir: Path) -> None:
             monotonic=time.monotonic,
             wall=time.time,
             alive=watchdog.loop(f"folder {declared.path or settings.inbox}"),
+            roots=[_folder_path(settings, one) for one in project.folders],
         )
         start(f"folder {folder.root}", partial(folder.run, stop, scan_every=_FOLDER_SCAN_SECONDS))
     for watched in project.buckets or (Bucket(),):
         bucket = watched.name or settings.bucket
-        sweep = Sweep(bucket, store=store, ledger=ledger, landing=landing, datasets=project.datasets, clock=utc_now)
+        sweep = Sweep(
+            bucket,
+            store=store,
+            ledger=ledger,
+            landing=landing,
+            datasets=project.datasets,
+            clock=utc_now,
+            alive=watchdog.loop(f"sweep {bucket}"),
+        )
         blind = threading.Event()
         if settings.bucket_events == "none":
             blind.set()
@@ -147,12 +156,15 @@ def relay(project_dir: Path) -> None:
 
     settings = load_settings(project_dir)
     start_logging(settings.log_level)
+    watchdog = Watchdog(settings.stall_seconds, monotonic=time.monotonic)
     worker = Relay(
         open_ledger(settings),
         open_prefect(settings),
         project=settings.project,
         unanswered_after=timedelta(seconds=settings.wakeup_seconds),
+        alive=watchdog.loop("relay"),
     )
+    watchdog.start()
     worker.run(_stop_on_signals(), monotonic=time.monotonic)
 
 

@@ -73,7 +73,7 @@ def status(project_dir: Path, as_json: bool) -> None:
         console.print("Quarantined:")
         for story in ledger.facts.by_state(State.QUARANTINED, limit=10):
             console.print(f"  {story.key}: {story.reason}", markup=False)
-        console.print("More: penstock why KEY")
+        console.print("More: penstock quarantine ls")
 
 
 def _pid(runtime: dict[str, Any]) -> int | None:

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
 _GRACE_SECONDS = 10.0
 _LONGEST_PAUSE = 30.0
+# What ran for so long was not ended by its own start.
+_SETTLED_SECONDS = 10.0
 _LARGEST_LOG = 10_000_000
 
 
@@ -96,7 +98,7 @@ class Supervisor:
             if code is None:
                 continue
             # One that ran for a while begins to count anew.
-            running.failures = 1 if now - running.started > 60 else running.failures + 1
+            running.failures = 1 if now - running.started > _SETTLED_SECONDS else running.failures + 1
             pause = 0.0 if running.failures == 1 else min(2.0 ** (running.failures - 2), _LONGEST_PAUSE)
             running.restart_at = now + pause
             _signal_group(running.process.pid, signal.SIGKILL)

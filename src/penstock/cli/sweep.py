@@ -36,7 +36,7 @@ def sweep(project_dir: Path, prefix: str, verify: bool, as_json: bool) -> None:
         bucket = watched.name or settings.bucket
         swept = Sweep(
             bucket, store=store, ledger=ledger, landing=landing, datasets=project.datasets, clock=utc_now
-        ).run_once(prefix)
+        ).run_once(prefix, afresh=True)
         facts[bucket] = vars(swept)
         if not as_json:
             click.echo(

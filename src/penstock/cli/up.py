@@ -17,7 +17,7 @@ from penstock.cli.stack import Stack, running_stack
 from penstock.errors import LedgerUnavailable
 from penstock.ledger.database import utc_now
 from penstock.model import State
-from penstock.settings import SECRETS_FILE, load_settings
+from penstock.settings import SECRETS_FILE, load_settings, masked
 from penstock.wiring import open_ledger
 
 _LOOK_SECONDS = 0.5
@@ -58,10 +58,11 @@ class _Ended:
 def _introduce(console: Console, stack: Stack) -> None:
     settings = stack.settings
     changed = sum(one.done != "unchanged" for one in stack.applied)
+    warehouse = masked(settings.warehouse_url.get_secret_value()) or settings.warehouse
     lines = [
         f"applied     {len(stack.applied)} deployments and automations, {changed} changed",
         f"inbox       {settings.inbox}/<dataset>/",
-        f"warehouse   {settings.warehouse}   (penstock query 'select …')",
+        f"warehouse   {warehouse}   (penstock query 'select …')",
         f"datasets    {', '.join(dataset.name for dataset in stack.project.datasets)}",
         f"sources     {', '.join(f'/hooks/{source.name}' for source in stack.project.sources) or 'none'}",
         f"secrets     {settings.home / SECRETS_FILE}   (mode 600; the Prefect UI asks for PENSTOCK_PREFECT_AUTH)",
@@ -77,15 +78,16 @@ def _follow(console: Console, stack: Stack, ended: _Ended) -> None:
     ended.started = True
     ledger = open_ledger(stack.settings)
     shown: dict[int, State] = {}
-    after = utc_now()
+    after, away = utc_now(), False
     while not ended.asked:
         for line in stack.supervisor.watch():
             console.print(f"[red]{line}[/red]", soft_wrap=True)
         try:
-            stories = ledger.facts.recent(after=after)
+            stories, away = ledger.facts.recent(after=after), False
         except LedgerUnavailable as error:
-            console.print(f"[red]{error}[/red]", soft_wrap=True)
-            stories = []
+            if not away:
+                console.print(f"[red]{error}[/red]", soft_wrap=True)
+            stories, away = [], True
         for story in stories:
             # Looked at again for two seconds: on another machine's clock a commit may show late.
             after = max(after, story.changed_at - timedelta(seconds=2))

@@ -24,7 +24,7 @@ from penstock.wiring import open_ledger
 def why(project_dir: Path, key: str, as_json: bool) -> None:
     """What happened to KEY: an object's key, a path in the inbox, or a delivery id."""
     settings = load_settings(project_dir)
-    stories = open_ledger(settings).facts.stories(_as_key(settings, key))
+    stories = open_ledger(settings).facts.stories(as_key(settings, key))
     if as_json:
         click.echo(json.dumps([asdict(story) for story in stories], indent=2, default=str))
     elif not stories:
@@ -41,7 +41,8 @@ def why(project_dir: Path, key: str, as_json: bool) -> None:
         sys.exit(1)
 
 
-def _as_key(settings: Settings, key: str) -> str:
+def as_key(settings: Settings, key: str) -> str:
+    """The key of a path in the inbox; anything else as it is."""
     path = Path(key)
     if path.is_absolute() and path.is_relative_to(settings.inbox):
         return path.relative_to(settings.inbox).as_posix()

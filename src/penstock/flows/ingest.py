@@ -19,7 +19,6 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from penstock import faults
-from penstock.declarations import Dataset
 from penstock.errors import DeclarationError, LeaseLost, LedgerUnavailable, SettingsError, Transient
 from penstock.flows.batch import Batch, Report
 from penstock.flows.lease import kept
@@ -71,20 +70,24 @@ async def ingest(dataset: str) -> dict[str, Any]:
     }
     began = time.monotonic()
     try:
-        faults.point("ingest.after_lease")
         async with kept(
             ledger,
             lease,
             ttl=timedelta(seconds=settings.lease_seconds),
             stall=timedelta(seconds=settings.stall_seconds),
         ) as progress:
+            await asyncio.to_thread(faults.point, "ingest.after_lease")
             if lease.taken_over:
                 await asyncio.to_thread(warehouse.fence, dataset, lease.token)
             report = await _drain(settings, lease, ledger, {**parts, "progress": progress})
     except LeaseLost:
         raise
     except Exception as error:
-        await asyncio.to_thread(_let_go, ledger, lease, declared, error, run)
+        await asyncio.to_thread(_let_go, ledger, lease, error, run)
+        raise
+    except BaseException as error:
+        # Cancelled or terminated. On this thread, since the process may be killed soon and the others may hang.
+        _let_go(ledger, lease, error, run)
         raise
     if not report.outcomes:
         return {"status": "skipped", "dataset": dataset, "reason": "nothing was new"}
@@ -115,7 +118,7 @@ async def _drain(settings: Settings, lease: Lease, ledger: Ledger, parts: dict[s
         )
         if not refs:
             if await asyncio.to_thread(ledger.work.finish, lease):
-                faults.point("ingest.after_finish")
+                await asyncio.to_thread(faults.point, "ingest.after_finish")
                 return report
             continue
         await asyncio.to_thread(faults.point, "ingest.after_claim")
@@ -188,15 +191,13 @@ async def leave_report(dataset: str, report: Report, seconds: float) -> None:
     )
 
 
-def _let_go(ledger: Ledger, lease: Lease, dataset: Dataset, error: Exception, run: str) -> None:
+def _let_go(ledger: Ledger, lease: Lease, error: BaseException, run: str) -> None:
     """Give the claim back, so that the next run needs not wait for the lease to expire."""
-    blameless = isinstance(
-        error, DeclarationError | SettingsError | Transient | OSError | MemoryError | duckdb.IOException
-    )
+    blameless = not isinstance(error, Exception) or isinstance(error, _NOT_THE_OBJECTS)
     try:
         ledger.work.abandon(
             lease,
-            reason=f"{type(error).__name__}: {error}",
+            reason=f"{type(error).__name__}: {error}" if isinstance(error, Exception) else "the run was cancelled",
             run=run,
             blame=not blameless,
         )

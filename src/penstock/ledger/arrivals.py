@@ -156,7 +156,7 @@ class Arrivals:
             now = self._database.clock()
             etag = f"{mark.inode}-{mark.size}-{mark.mtime_ns}"
             latest = _latest(connection, {(REFUSED_BUCKET, key)}).get((REFUSED_BUCKET, key))
-            if latest is not None and latest.etag == etag and latest.state is State.QUARANTINED:
+            if latest is not None and latest.etag == etag and latest.state in (State.QUARANTINED, State.IGNORED):
                 return False
             stat = Stat(bucket=REFUSED_BUCKET, key=key, etag=etag, size=mark.size, modified=now)
             number = latest.generation + 1 if latest else 1
@@ -166,6 +166,40 @@ class Arrivals:
             connection.execute(insert(objects).values(row))
             _remember(connection, mark, now)
             return True
+
+    def refuse_keys(self, bucket: str, refused: Mapping[str, tuple[str | None, str]], via: Via) -> int:
+        """Record keys of a bucket that cannot be asked for: each with its dataset, if one takes it, and the reason.
+
+        Returns how many were not known before.
+        """
+        fresh = sorted(refused.keys() - self.latest(bucket, refused).keys())
+        if not fresh:
+            return 0
+        with self._database.write() as connection:
+            now = self._database.clock()
+            rows = [
+                _row(
+                    Stat(bucket=bucket, key=key, etag="", size=0, modified=now),
+                    refused[key][0],
+                    1,
+                    State.QUARANTINED,
+                    refused[key][1],
+                    via,
+                    now,
+                )
+                for key in fresh
+            ]
+            dialect = sqlite if self._database.is_sqlite else postgresql
+            connection.execute(dialect.insert(objects).on_conflict_do_nothing(), rows)
+        return len(fresh)
+
+    def refused_files(self, *, after: str = "") -> list[str]:
+        """The next paths of the inbox after this one whose files were refused, sorted; empty when there are no more."""
+        query = (
+            select(files.c.path).where(files.c.etag == "", files.c.path > after).order_by(files.c.path).limit(_CHUNK)
+        )
+        with self._database.read() as connection:
+            return list(connection.execute(query).scalars())
 
     def forget_refusal(self, key: str) -> None:
         """The refused file is gone or became takeable: nothing waits in quarantine for it any more."""

@@ -1,23 +1,36 @@
 """The ledger's database: connections, transactions and migrations.
 
 SQLite runs in WAL mode with `synchronous=FULL`, and a writing transaction begins IMMEDIATE: a commit survives kill -9,
-and a power cut as far as the disk keeps its word. `now` is the ledger's clock, by which leases expire.
+and a power cut as far as the disk keeps its word. `clock` is the ledger's clock, by which leases expire: the machine's,
+or that of the PostgreSQL server, which all machines share.
+
+On PostgreSQL a writing transaction begins with an advisory lock, which is IMMEDIATE's equal: READ COMMITTED alone would
+let an arrival see the live lease that is being let go of at that moment, and each believe that the other wakes the next
+run. So one transaction writes at a time there too; what is written is small, and many readers read meanwhile.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import filelock
-from sqlalchemy import Connection, create_engine, event, inspect, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
-from penstock.errors import LedgerUnavailable, NotMigrated
+from penstock.errors import LedgerUnavailable, NotMigrated, SettingsError
+from penstock.ledger.at_work import WRITE_LOCK, alone_with_file, attend, be_alone
+
+if TYPE_CHECKING:
+    import psycopg
 
 Clock = Callable[[], datetime]
 
@@ -36,16 +49,53 @@ def utc_now() -> datetime:
 class Database:
     """One ledger database. Safe to share between threads."""
 
-    def __init__(self, url: str, *, clock: Clock = utc_now) -> None:
+    def __init__(self, url: str, *, clock: Clock | None = None) -> None:
         self.url = make_url(url)
-        self.clock = clock
+        if self.url.drivername in ("postgresql", "postgres"):
+            self.url = self.url.set(drivername="postgresql+psycopg")
+        self._clock = clock
+        # How far the server's clock is ahead of ours, as of the last transaction that wrote.
+        self._ahead = timedelta(0)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite and self.url.database:
             Path(self.url.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.engine = create_engine(self.url, pool_pre_ping=not self.is_sqlite)
+        self._at_work: weakref.finalize[..., Database] | None = None
+        self._checked = False
+        self.engine = self._make_engine()
+
+    def _make_engine(self, *, migrating: bool = False) -> Engine:
         if self.is_sqlite:
-            event.listen(self.engine, "connect", _prepare_sqlite)
-            event.listen(self.engine, "begin", _begin_sqlite)
+            engine = create_engine(self.url)
+            event.listen(engine, "connect", _prepare_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+            return engine
+        try:
+            from penstock.ledger import postgres
+        except ImportError as error:
+            raise SettingsError(f"no PostgreSQL driver ({error}); install penstock[postgres]") from None
+
+        def prepare(connection: psycopg.Connection, _: ConnectionPoolEntry) -> None:
+            postgres.prepare(connection, lock_seconds=_BUSY_SECONDS)
+            if migrating:
+                return
+            revision = postgres.attend(connection)
+            if self._checked and revision != HEAD:
+                # The server was away, and with it our lock: what was migrated meanwhile is no longer ours to write.
+                connection.close()
+                _refuse_other(revision)
+
+        limits = {"connect_timeout": postgres.CONNECT_SECONDS}
+        if migrating:
+            engine = create_engine(self.url, poolclass=NullPool, connect_args=limits)
+        else:
+            engine = create_engine(self.url, pool_pre_ping=True, connect_args=limits)
+        event.listen(engine, "connect", prepare)
+        event.listen(engine, "begin", self._begin_postgres)
+        return engine
+
+    def clock(self) -> datetime:
+        """Now, by the ledger's clock."""
+        return self._clock() if self._clock is not None else utc_now() + self._ahead
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -72,26 +122,69 @@ class Database:
 
         config = Config()
         config.set_main_option("script_location", "penstock.ledger:migrations")
-        with filelock.FileLock(lock_folder / "migrate.lock"), self.write() as connection:
+        self._leave()
+        # Whoever waits to be at work is let in after the commit only: the stack ends last.
+        with ExitStack() as stack, filelock.FileLock(lock_folder / "migrate.lock"), self._migration() as connection:
             before = _revision(connection)
             _refuse_newer(before)
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            if before != HEAD:
+                config.attributes["connection"] = connection
+                stack.enter_context(self._alone(connection))
+                command.upgrade(config, "head")
         return before, HEAD
 
     def check(self) -> None:
-        """Raise NotMigrated unless the database has the revision this penstock works with."""
-        with self.read() as connection:
-            current = _revision(connection)
-        if current is None:
-            raise NotMigrated("the ledger is empty: start it with `penstock up`, or make it with `penstock migrate`")
-        _refuse_newer(current)
-        if current != HEAD:
-            raise NotMigrated(f"the ledger has revision {current}, this penstock needs {HEAD}: penstock migrate")
+        """Raise NotMigrated unless the database has the revision this penstock works with.
+
+        From then on this process is at work: until `close`, or its end, nobody migrates.
+        """
+        if self.is_sqlite and self.url.database and self._at_work is None:
+            self._at_work = weakref.finalize(self, os.close, attend(Path(self.url.database)))
+        try:
+            with self.read() as connection:
+                _refuse_other(_revision(connection))
+        except BaseException:
+            self._leave()
+            raise
+        self._checked = True
 
     def close(self) -> None:
         """Close every pooled connection."""
+        self._leave()
+
+    def _begin_postgres(self, connection: Connection) -> None:
+        if connection.get_execution_options().get(_READ, False):
+            # One snapshot for all of a transaction's questions, as SQLite gives it.
+            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            return
+        now = connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITE_LOCK}), clock_timestamp()").one()[1]
+        self._ahead = now - utc_now()
+
+    @contextmanager
+    def _migration(self) -> Iterator[Connection]:
+        if self.is_sqlite:
+            with self.write() as connection:
+                yield connection
+            return
+        engine = self._make_engine(migrating=True)
+        with _translated(), engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _alone(self, connection: Connection) -> Iterator[None]:
+        if not self.is_sqlite:
+            be_alone(connection)
+        if self.is_sqlite and self.url.database:
+            with alone_with_file(Path(self.url.database)):
+                yield
+        else:
+            yield
+
+    def _leave(self) -> None:
         self.engine.dispose()
+        if self._at_work is not None:
+            self._at_work()
+            self._at_work = None
 
 
 @contextmanager
@@ -99,11 +192,17 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
-        raise LedgerUnavailable(f"the ledger does not answer: {error.orig}") from error
+        raise LedgerUnavailable(f"the ledger does not answer: {_one_line(error)}") from error
+    except PoolTimeout as error:
+        raise LedgerUnavailable("every connection to the ledger is in use; try again") from error
     except DBAPIError as error:
         if error.connection_invalidated:
-            raise LedgerUnavailable(f"the ledger's connection broke: {error.orig}") from error
+            raise LedgerUnavailable(f"the ledger's connection broke: {_one_line(error)}") from error
         raise
+
+
+def _one_line(error: DBAPIError) -> str:
+    return " ".join(str(error.orig).split())
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
@@ -122,6 +221,14 @@ def _revision(connection: Connection) -> str | None:
     if not inspect(connection).has_table("alembic_version"):
         return None
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def _refuse_other(current: str | None) -> None:
+    if current is None:
+        raise NotMigrated("the ledger is empty: start it with `penstock up`, or make it with `penstock migrate`")
+    _refuse_newer(current)
+    if current != HEAD:
+        raise NotMigrated(f"the ledger has revision {current}, this penstock needs {HEAD}: penstock migrate")
 
 
 def _refuse_newer(current: str | None) -> None:

@@ -134,25 +134,29 @@ def decide_replay(candidate: Candidate, *, force: bool) -> ReplayVerdict:
 
 
 def _why_no_replay(candidate: Candidate, *, force: bool) -> str | None:
-    state = candidate.state
-    if candidate.refused_in_inbox:
-        return "it never left the inbox: mend the file or its name, then drop it again"
-    if state is State.SUPERSEDED:
-        return "a newer generation took its place: put the file again"
-    if state is State.CLAIMED:
-        return "a run has it now: wait until that run is done"
-    if state is State.PENDING:
-        return "it waits for a run already"
-    if candidate.on_overwrite is None:
-        return candidate.no_dataset
-    if candidate.on_overwrite == "replace" and (stands := sorted(candidate.newer & _STANDS)):
-        return f"a newer generation of its key is {stands[0].value}: replay that one, or put the file again"
-    if candidate.newer and not candidate.readable:
-        return "its key was overwritten and the store kept no version of it: put the file again"
-    if candidate.on_overwrite == "ignore" and state is not State.LOADED and candidate.older & _STANDS:
-        return (
-            "an older generation of its key stands, and the dataset ignores overwrites: change on_overwrite in flows/"
-        )
-    if state is State.LOADED and not force:
-        return "it is loaded; --force replaces its rows"
-    return None
+    state, policy = candidate.state, candidate.on_overwrite
+    stands = next((s.value for s in sorted(candidate.newer & _STANDS)), "")
+    reasons = (
+        (
+            candidate.refused_in_inbox,
+            "it never left the inbox: mend it as its reason says, and drop the file there again",
+        ),
+        (state is State.SUPERSEDED, "a newer generation took its place: put the file again"),
+        (state is State.CLAIMED, "a run has it now: wait until that run is done"),
+        (state is State.PENDING, "it waits for a run already"),
+        (policy is None, candidate.no_dataset),
+        (
+            policy == "replace" and stands,
+            f"a newer generation of its key is {stands}: replay that one, or put the file again",
+        ),
+        (
+            candidate.newer and not candidate.readable,
+            "its key was overwritten and the store kept no version of it: put the file again",
+        ),
+        (
+            policy == "ignore" and state is not State.LOADED and candidate.older & _STANDS,
+            "an older generation of its key stands, and the dataset ignores overwrites: change its on_overwrite first",
+        ),
+        (state is State.LOADED and not force, "it is loaded; --force replaces its rows"),
+    )
+    return next((reason for applies, reason in reasons if applies), None)

@@ -99,19 +99,11 @@ class Replay:
 
     def plan(self, selection: Selection, *, datasets: Sequence[Dataset], force: bool) -> Done:
         """What `replay` would do, without doing it."""
-        done = Done()
-        for key in selection.keys or (None,):
-            last = found = 0
-            while True:
-                with self._database.read() as connection:
-                    rows = connection.execute(_query(selection, key, last)).all()
-                    list(self._decide(connection, rows, datasets, force, done))
-                found += len(rows)
-                if len(rows) < _STEP:
-                    break
-                last = rows[-1].id
-            _note_unknown(done, key, found)
-        return done
+
+        def step(connection: Connection, rows: Sequence[Any], done: Done) -> None:
+            list(self._decide(connection, rows, datasets, force, done))
+
+        return self._work(selection, step, dry=True)
 
     def replay(self, selection: Selection, *, datasets: Sequence[Dataset], force: bool, by: str) -> Done:
         """Back to pending, as if nothing had been tried yet, and a run is asked for.
@@ -161,20 +153,28 @@ class Replay:
 
         return self._work(replace(selection, states=frozenset({State.QUARANTINED})), step)
 
-    def _work(self, selection: Selection, step: Callable[[Connection, Sequence[Any], Done], None]) -> Done:
+    def _work(
+        self,
+        selection: Selection,
+        step: Callable[[Connection, Sequence[Any], Done], None],
+        *,
+        dry: bool = False,
+    ) -> Done:
         done = Done()
         for key in selection.keys or (None,):
             last = found = 0
             while True:
-                with self._database.write() as connection:
+                with self._database.read() if dry else self._database.write() as connection:
+                    query = _query(selection, key, last)
                     # Locked where writers run side by side: what was decided of a row still holds when it is moved.
-                    rows = connection.execute(_query(selection, key, last).with_for_update()).all()
+                    rows = connection.execute(query if dry else query.with_for_update()).all()
                     step(connection, rows, done)
                 found += len(rows)
                 if len(rows) < _STEP:
                     break
                 last = rows[-1].id
-            _note_unknown(done, key, found)
+            if key is not None and not found:
+                done.unknown.append(key)
         return done
 
     def _decide(
@@ -278,8 +278,3 @@ def _no_taker(dataset: str | None, key: str) -> str:
 
 def _name(row: Any) -> str:
     return object_name(row.bucket, row.key, row.generation, row.entry)
-
-
-def _note_unknown(done: Done, key: str | None, found: int) -> None:
-    if key is not None and not found:
-        done.unknown.append(key)

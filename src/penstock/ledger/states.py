@@ -20,16 +20,16 @@ from collections.abc import Mapping
 from penstock.model import State
 
 MOVES: Mapping[State, frozenset[State]] = {
-    State.PENDING: frozenset({State.CLAIMED, State.SUPERSEDED, State.QUARANTINED}),
+    State.PENDING: frozenset({State.CLAIMED, State.SUPERSEDED}),
     State.CLAIMED: frozenset(
         {State.PENDING, State.LOADED, State.QUARANTINED, State.EMPTY, State.MISSING, State.SUPERSEDED}
     ),
     State.LOADED: frozenset({State.PENDING, State.SUPERSEDED}),
     State.QUARANTINED: frozenset({State.PENDING, State.SUPERSEDED, State.IGNORED}),
-    State.EMPTY: frozenset({State.PENDING, State.SUPERSEDED}),
-    State.MISSING: frozenset({State.PENDING, State.SUPERSEDED}),
+    State.EMPTY: frozenset({State.PENDING}),
+    State.MISSING: frozenset({State.PENDING}),
     State.SUPERSEDED: frozenset(),
-    State.IGNORED: frozenset({State.PENDING, State.SUPERSEDED}),
+    State.IGNORED: frozenset({State.PENDING}),
 }
 
 # What a fresh row may be born as: a refused file and an unknown prefix are quarantined from the start.
@@ -50,8 +50,8 @@ def next_step(state: State) -> str:
         State.PENDING: "a run loads it as soon as it is woken; look again in a few seconds",
         State.CLAIMED: "the run that holds it loads it; if that run died, the next one takes it over",
         State.LOADED: "nothing; its rows are in the warehouse. To replace them: penstock replay KEY --force",
-        State.QUARANTINED: "mend what the reason names, then: penstock replay KEY. Or give it up: penstock quarantine "
-        "drop KEY",
+        State.QUARANTINED: "mend what the reason names; then penstock replay KEY, or drop the file again. "
+        "To give it up: penstock quarantine drop KEY",
         State.EMPTY: "nothing; it had no records. To read it again: penstock replay KEY",
         State.MISSING: "put it again if it was deleted by mistake",
         State.SUPERSEDED: "nothing; a newer generation of the same key took its place",

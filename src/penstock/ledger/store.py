@@ -6,7 +6,7 @@ from pathlib import Path
 
 from penstock.ledger.arrivals import Arrivals
 from penstock.ledger.checked import Checked
-from penstock.ledger.database import Clock, Database, utc_now
+from penstock.ledger.database import Clock, Database
 from penstock.ledger.facts import Facts
 from penstock.ledger.outbox import Outbox
 from penstock.ledger.replay import Replay
@@ -23,7 +23,7 @@ class Ledger:
     and `replay` for people, `positions` for the sweep.
     """
 
-    def __init__(self, url: str, *, project: str, clock: Clock = utc_now) -> None:
+    def __init__(self, url: str, *, project: str, clock: Clock | None = None) -> None:
         self.database = Database(url, clock=clock)
         self.arrivals = Arrivals(self.database, project)
         self.work = Work(self.database, project)

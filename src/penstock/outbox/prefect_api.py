@@ -1,7 +1,7 @@
 """The few calls to Prefect's HTTP API that the relay makes. No import of Prefect: the relay stays small.
 
 Sources: `POST /api/events` (an event's fields as in Prefect's `Event` model), `GET /api/deployments/name/…`,
-`POST /api/deployments/{id}/create_flow_run`, `POST /api/automations/filter`.
+`POST /api/deployments/{id}/create_flow_run`, `POST /api/automations/filter`, `POST /api/flow_runs/count`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import httpx
 
-from penstock.errors import PrefectRefused, PrefectUnavailable
+from penstock.errors import PrefectFailed, PrefectRefused, PrefectUnavailable
 from penstock.model import OutboxEvent
 
 # Prefect answers 204 to an event over 1.5 MB and drops it; stay well under.
@@ -23,6 +24,9 @@ LARGEST_EVENT = 1_000_000
 
 # What says that it is the request, not the server: the same again has the same answer.
 _REFUSALS = frozenset({400, 409, 413, 422})
+
+# How long a run may wait in a state before it is taken for lost (its worker died with it, or none looks where it is).
+_WAITING = {"SCHEDULED": timedelta(hours=1), "PENDING": timedelta(minutes=1)}
 
 # A page of `POST /api/automations/filter`.
 _PAGE = 200
@@ -39,7 +43,7 @@ class Reach:
 class PrefectApi:
     """A Prefect server, over HTTP. Raises PrefectUnavailable whenever it does not do what was asked.
 
-    PrefectRefused, which is one, says that it never will.
+    PrefectFailed, which is one, says that it answered with an error; PrefectRefused, that it always will.
     """
 
     def __init__(self, url: str, auth: str, *, transport: httpx.BaseTransport | None = None) -> None:
@@ -81,6 +85,10 @@ class PrefectApi:
         with _as_expected():
             return str(run["id"])
 
+    def waiting(self, *, flow: str, deployment: str, now: datetime) -> int:
+        """How many runs of a deployment wait for a worker; one that a schedule planned for later does not."""
+        return sum(self._count(flow, deployment, state, now - longest, now) for state, longest in _WAITING.items())
+
     def is_up(self) -> bool:
         """Whether the server answers its health check."""
         try:
@@ -92,6 +100,22 @@ class PrefectApi:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+    def _count(self, flow: str, deployment: str, state: str, after: datetime, before: datetime) -> int:
+        found = self._send(
+            "POST",
+            "/flow_runs/count",
+            {
+                "flows": {"name": {"any_": [flow]}},
+                "deployments": {"name": {"any_": [deployment]}},
+                "flow_runs": {
+                    "state": {"type": {"any_": [state]}},
+                    "expected_start_time": {"after_": after.isoformat(), "before_": before.isoformat()},
+                },
+            },
+        )
+        with _as_expected():
+            return int(found)
 
     def _automations(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
@@ -112,12 +136,12 @@ class PrefectApi:
 
     def _checked(self, response: httpx.Response) -> Any:
         if response.is_error:
-            kind = PrefectRefused if response.status_code in _REFUSALS else PrefectUnavailable
+            kind = PrefectRefused if response.status_code in _REFUSALS else PrefectFailed
             raise kind(f"Prefect's server answered {response.status_code} to {_asked(response)}")
         try:
             return response.json() if response.content else None
         except ValueError:
-            raise PrefectUnavailable(
+            raise PrefectFailed(
                 f"what answers {_asked(response)} is no Prefect API; look at PENSTOCK_PREFECT_API_URL"
             ) from None
 
@@ -126,8 +150,8 @@ class PrefectApi:
 def _as_expected() -> Iterator[None]:
     try:
         yield
-    except (KeyError, TypeError, AttributeError) as error:
-        raise PrefectUnavailable(f"Prefect's answer is not of the shape that is known: {error!r}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PrefectFailed(f"Prefect's answer is not of the shape that is known: {error!r}") from error
 
 
 def _asked(response: httpx.Response) -> str:

@@ -2,6 +2,7 @@
 
 Wake-ups have a lane of their own and go first. One that no run answers is sent again with a new attempt; after
 `DIRECT_AFTER` attempts the relay creates the run itself, unless the automation was paused or removed on purpose.
+Nothing is sent again while a run of the dataset waits for a worker: with none for an hour, one run waits for each.
 Two relays at once do no harm: taking a wake-up is one statement, and ids are derived from the content.
 """
 
@@ -11,12 +12,13 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
-from penstock import events
-from penstock.errors import LedgerUnavailable, PrefectRefused, PrefectUnavailable
+from penstock import events, faults
+from penstock.errors import LedgerUnavailable, PrefectFailed, PrefectRefused, PrefectUnavailable
 from penstock.ledger import Ledger
+from penstock.ledger.database import utc_now
 from penstock.ledger.wakeups import WakeUp
 from penstock.model import OutboxEvent
 from penstock.outbox.prefect_api import Reach
@@ -40,10 +42,13 @@ class Server(Protocol):
     def create_run(self, deployment_id: str, *, idempotency_key: str, reason: str) -> str:
         """Create a run of a deployment; the same key again is the same run."""
 
+    def waiting(self, *, flow: str, deployment: str, now: datetime) -> int:
+        """How many runs of a deployment wait for a worker."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pass:
-    """What one pass of the relay did."""
+    """What one pass of the relay did. A wake-up for which a run waits already is not counted."""
 
     wakeups: int = 0
     direct: int = 0
@@ -61,19 +66,25 @@ class Relay:
         project: str,
         unanswered_after: timedelta,
         retry_after: timedelta = timedelta(seconds=2),
+        clock: Callable[[], datetime] = utc_now,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._ledger = ledger
         self._server = server
         self._project = project
         self._unanswered_after = unanswered_after
         self._retry_after = retry_after
+        self._clock = clock
+        self._alive = alive
 
     def run_once(self) -> Pass:
         """Send what is due. Raises PrefectUnavailable or LedgerUnavailable; nothing is lost by it."""
         woken, direct = self._wake()
         sent = 0
         while batch := self._ledger.outbox.unsent(BATCH):
+            self._alive()
             self._post(batch)
+            faults.point("relay.events_after_send")
             self._ledger.outbox.sent([event.row for event in batch])
             sent += len(batch)
             more_woken, more_direct = self._wake()
@@ -93,6 +104,7 @@ class Relay:
         look_at = monotonic()
         while not stop.is_set():
             pause = interval
+            self._alive()
             try:
                 if monotonic() >= look_at:
                     self._ledger.wakeups.find()
@@ -112,22 +124,54 @@ class Relay:
 
     def _wake(self) -> tuple[int, int]:
         due = self._ledger.wakeups.take_due(again_after=self._unanswered_after)
-        ordinary = [wakeup for wakeup in due if wakeup.attempt <= DIRECT_AFTER]
-        overdue = [wakeup for wakeup in due if wakeup.attempt > DIRECT_AFTER]
         left = list(due)
-        direct = 0
+        direct = waiting = 0
+
+        def send(wakeups: list[WakeUp]) -> None:
+            if not wakeups:
+                return
+            faults.point("relay.before_send")
+            self._post([self._event(wakeup) for wakeup in wakeups])
+            faults.point("relay.after_send")
+            for wakeup in wakeups:
+                left.remove(wakeup)
+
         try:
-            if ordinary:
-                self._post([self._event(wakeup) for wakeup in ordinary])
-                left = list(overdue)
-            for wakeup in overdue:
-                direct += self._run_directly(wakeup)
+            # What is new does not wait for questions about what is old.
+            send([wakeup for wakeup in due if wakeup.attempt == 1])
+            for wakeup in list(left):
+                self._alive()
+                if self._has_run(wakeup):
+                    self._later(wakeup, "a run waits for a worker; is one running? penstock worker")
+                    left.remove(wakeup)
+                    waiting += 1
+            send([wakeup for wakeup in left if wakeup.attempt <= DIRECT_AFTER])
+            for wakeup in list(left):
+                try:
+                    direct += self._run_directly(wakeup)
+                except (PrefectFailed, PrefectRefused) as error:
+                    # The server works; what it fails at must not hold up the other datasets.
+                    self._later(wakeup, str(error))
                 left.remove(wakeup)
         except PrefectUnavailable:
             for wakeup in left:
                 self._ledger.wakeups.not_sent(wakeup, again_after=self._retry_after)
             raise
-        return len(due), direct
+        return len(due) - waiting, direct
+
+    def _has_run(self, wakeup: WakeUp) -> bool:
+        """Whether a run of the dataset waits for a worker. Where the server cannot say, one too many does no harm."""
+        deployment = events.deployment_name(self._project, wakeup.dataset)
+        try:
+            return self._server.waiting(flow=FLOW, deployment=deployment, now=self._clock()) > 0
+        except (PrefectFailed, PrefectRefused) as error:
+            log.debug("%s", error)
+            return False
+
+    def _later(self, wakeup: WakeUp, note: str) -> None:
+        """Not now: the attempt does not count and stays due."""
+        self._explain(wakeup, note)
+        self._ledger.wakeups.not_sent(wakeup, again_after=self._unanswered_after)
 
     def _post(self, batch: list[OutboxEvent]) -> None:
         """Emit events. One that the server never takes is dropped and logged, so that it holds up no other."""

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import signal
 import stat
 from collections.abc import Iterator
@@ -129,3 +130,20 @@ def key_of(root: Path, path: Path) -> str:
 def printable(root: Path, path: Path) -> str:
     """The path below the inbox in a form that can be stored and shown, whatever its bytes are."""
     return os.fsencode(path.relative_to(root)).decode(errors="backslashreplace")
+
+
+def is_there(root: Path, shown: str) -> bool:
+    """Whether a path that `printable` gave is still in the inbox; what cannot be told is.
+
+    It may stand for itself or for bytes that are no UTF-8. One that mixes both seems gone, and is seen anew.
+    """
+    meant = shown.encode()
+    for name in (meant, re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), meant)):
+        try:
+            os.lstat(os.fsencode(root) + b"/" + name)
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            continue
+        except OSError:
+            pass
+        return True
+    return False

@@ -11,7 +11,7 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -70,7 +70,10 @@ class _Queue:
 
 
 class FolderSensor:
-    """Watches one folder. `offer` and `scan` feed it, `run_once` works off what is due, `run` does all of it."""
+    """Watches one folder. `offer` and `scan` feed it, `run_once` works off what is due, `run` does all of it.
+
+    `roots` are all the folders that are watched: the ledger remembers their files together.
+    """
 
     def __init__(
         self,
@@ -83,8 +86,10 @@ class FolderSensor:
         wall: Callable[[], float],
         writer_of: Callable[..., Writer] = files.writer_of,
         alive: Callable[[], None] = lambda: None,
+        roots: Sequence[Path] = (),
     ) -> None:
         self.root = root
+        self._roots = tuple(roots) or (root,)
         self._landing = landing
         self._arrivals = arrivals
         self._declared = declared
@@ -95,6 +100,7 @@ class FolderSensor:
         self._queue = _Queue()
         self._unavailable = False
         self._paused_until = 0.0
+        self._looked_back = False
 
     def offer(self, path: Path, *, hurry: bool = True) -> None:
         """Something happened to a path: look at it now. Without `hurry`, one that waits already keeps its turn."""
@@ -125,6 +131,20 @@ class FolderSensor:
                 offered += self._offer_changed(batch)
                 batch = []
         return offered + self._offer_changed(batch)
+
+    def forget_vanished(self) -> int:
+        """Forget the refusals of files that left while nobody watched; returns how many."""
+        gone = 0
+        after = ""
+        while shown := self._arrivals.refused_files(after=after):
+            after = shown[-1]
+            for path in shown:
+                self._alive()
+                if not any(files.is_there(root, path) for root in self._roots):
+                    self._arrivals.forget_refusal(path)
+                    self._arrivals.forget_file(path)
+                    gone += 1
+        return gone
 
     def run_once(self) -> int:
         """Look at the paths that are due, at most a batch of them; returns how many new objects were recorded."""
@@ -177,6 +197,9 @@ class FolderSensor:
 
     def _scan_safely(self) -> None:
         try:
+            if not self._looked_back:
+                self.forget_vanished()
+                self._looked_back = True
             self.scan()
         except (Transient, OSError) as error:
             log.warning("the inbox could not be scanned: %s; it is tried again", error)

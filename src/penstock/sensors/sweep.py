@@ -1,4 +1,8 @@
-"""The sweep: compares bucket with ledger and repairs what events missed. The guarantee that events never give."""
+"""The sweep: compares bucket with ledger and repairs what events missed. The guarantee that events never give.
+
+It runs every interval, and at once after a listener has connected (again). The webhook that receives a store's
+notifications is another process: what it missed while it was down, the interval covers.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from penstock.declarations import Dataset
-from penstock.errors import Terminal, Transient
+from penstock.errors import SettingsError, Terminal, Transient
 from penstock.landing import Landing
 from penstock.ledger import Ledger
 from penstock.model import ENVELOPE_PREFIX, RESERVED_PREFIX, Stat, State, Via
@@ -18,7 +22,10 @@ from penstock.objects import ObjectStore
 
 log = logging.getLogger(__name__)
 
+# As many keys as a page of the listing: no more is ever in memory.
 _BATCH = 1000
+# Envelopes that need no second look are remembered; beyond this some are read again, which costs time only.
+_MOST_LOOKED_AT = 10_000
 
 # A younger envelope's webhook may still be about to record it itself.
 _ORPHAN_AGE = timedelta(minutes=1)
@@ -26,8 +33,9 @@ _ORPHAN_AGE = timedelta(minutes=1)
 
 @dataclass(frozen=True, kw_only=True)
 class Swept:
-    """What a sweep saw and did."""
+    """What a sweep saw and did. `resumed`: it began where an earlier one was cut short, not at the beginning."""
 
+    resumed: bool = False
     listed: int = 0
     recorded: int = 0
     deliveries: int = 0
@@ -46,6 +54,7 @@ class Sweep:
         landing: Landing,
         datasets: Sequence[Dataset],
         clock: Callable[[], datetime],
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._bucket = bucket
         self._store = store
@@ -53,28 +62,49 @@ class Sweep:
         self._landing = landing
         self._datasets = datasets
         self._clock = clock
+        self._alive = alive
         self._soon = threading.Event()
+        # Key and etag of envelopes that have no row of their own and need none: every delivery came again in another,
+        # or they cannot be read. Kept in memory, because a dataset declared since is a reason to look again.
+        self._looked_at: dict[str, str] = {}
 
     def soon(self) -> None:
         """Sweep as soon as possible, not only when the interval is over."""
         self._soon.set()
 
-    def run_once(self, prefix: str = "") -> Swept:
-        """List the bucket in batches and record what the ledger lacks. Raises Transient."""
+    def run_once(self, prefix: str = "", *, afresh: bool = False) -> Swept:
+        """List the keys under `prefix` in batches and record what the ledger lacks. Raises Transient.
+
+        The ledger keeps the position: a sweep that was cut short, by whatever, is gone on with. `afresh` begins at the
+        beginning, and leaves that position alone.
+        """
+        positions = self._ledger.positions
+        after = "" if afresh else positions.after(self._bucket, prefix)
+        moved = bool(after)
         adopted = self._ledger.arrivals.adopt(self._datasets)
         listed = recorded = deliveries = 0
-        for batch in _batches(self._store.list(self._bucket, prefix=prefix)):
+        for batch in _batches(self._store.list(self._bucket, prefix=prefix, start_after=after)):
+            self._alive()
             listed += len(batch)
             envelopes = [stat for stat in batch if stat.key.startswith(ENVELOPE_PREFIX)]
             plain = [stat for stat in batch if not stat.key.startswith(RESERVED_PREFIX)]
             recorded += self._compare(plain)
             deliveries += self._adopt_orphans(envelopes)
-        return Swept(listed=listed, recorded=recorded, deliveries=deliveries, adopted=adopted)
+            if not afresh and len(batch) == _BATCH:
+                positions.move(self._bucket, prefix, batch[-1].key)
+                moved = True
+        if moved:
+            positions.clear(self._bucket, prefix)
+        return Swept(resumed=bool(after), listed=listed, recorded=recorded, deliveries=deliveries, adopted=adopted)
 
     def run(self, stop: threading.Event, *, every: Callable[[float], float], monotonic: Callable[[], float]) -> None:
-        """Sweep at start, when asked, and every so often: `every` gives the pause after a sweep of so many seconds."""
+        """Sweep at start, when asked, and every so often: `every` gives the pause after a sweep of so many seconds.
+
+        After the rest of one that was cut short, a whole one follows at once: what came meanwhile may lie before it.
+        """
         away = False
         while not stop.is_set():
+            self._alive()
             self._soon.clear()
             began = monotonic()
             try:
@@ -91,11 +121,14 @@ class Sweep:
                         swept.recorded + swept.adopted,
                         swept.deliveries,
                     )
+                if swept.resumed:
+                    continue
             self._wait(stop, every(monotonic() - began), monotonic)
 
     def _wait(self, stop: threading.Event, pause: float, monotonic: Callable[[], float]) -> None:
         until = monotonic() + pause
         while not stop.is_set() and not self._soon.is_set() and (left := until - monotonic()) > 0:
+            self._alive()
             # In short waits, so that `stop` ends it too.
             self._soon.wait(min(left, 0.5))
 
@@ -115,12 +148,19 @@ class Sweep:
         known = self._ledger.arrivals.envelopes(self._bucket, (stat.key for stat in old))
         found = 0
         for stat in old:
-            if stat.key in known:
+            self._alive()
+            if stat.key in known or self._looked_at.get(stat.key) == stat.etag:
                 continue
             try:
                 found += self._landing.adopt_envelope(stat)
+            except SettingsError as error:
+                log.warning("the envelope %s cannot be read: %s", stat.key, error)
+                continue
             except Terminal as error:
                 log.warning("the envelope %s cannot be read: %s", stat.key, error)
+            if len(self._looked_at) >= _MOST_LOOKED_AT:
+                del self._looked_at[next(iter(self._looked_at))]
+            self._looked_at[stat.key] = stat.etag
         return found
 
 

@@ -16,7 +16,10 @@ def main() -> None:
     """Work until SIGTERM or SIGINT; runs that are under way get some seconds to finish."""
     settings = load_settings()
     worker = PenstockWorker(
-        work_pool_name=settings.project, name=f"penstock-{settings.project}", limit=settings.worker_limit
+        work_pool_name=settings.project,
+        name=f"penstock-{settings.project}",
+        limit=settings.worker_limit,
+        runs=settings.home / "runs",
     )
     asyncio.run(_until_asked_to_end(worker))
 

@@ -77,9 +77,11 @@ async def ended(process: Born) -> int:
     return process.exitcode
 
 
-async def end(process: Born, *, grace: float) -> int:
-    """Ask a run to end, and kill it after `grace` seconds; returns the exit code."""
+async def end(process: Born, *, grace: float, cancelled: bool = False) -> int:
+    """Ask a run to end, and kill it after `grace` seconds; returns the exit code. `cancelled`: it is to say so."""
     if process.is_alive() and process.pid is not None:
+        if cancelled:
+            os.kill(process.pid, child.CANCEL)
         os.kill(process.pid, signal.SIGTERM)
     try:
         return await asyncio.wait_for(ended(process), grace)

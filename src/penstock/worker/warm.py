@@ -1,33 +1,56 @@
 """A Prefect worker of the type `penstock`: told of runs by the event stream, it runs them in forks.
 
-Claiming, limits, heartbeats, crash reports and the polling fallback are Prefect's `BaseWorker`.
+Claiming, limits, heartbeats, crash reports and the polling fallback are Prefect's `BaseWorker`. Ours besides are two
+things that it leaves out: a run that is cancelled after it began is ended, and a run that died with its worker, or
+while the server was away, is set right.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
 
 import anyio
+import httpx
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import State, StateType
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter
-from prefect.exceptions import InfrastructureNotAvailable, InfrastructureNotFound
+from prefect.exceptions import Abort, InfrastructureNotAvailable, InfrastructureNotFound, ObjectNotFound
+from prefect.settings import PREFECT_WORKER_QUERY_SECONDS
+from prefect.states import Pending
+from prefect.utilities.engine import propose_state
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 from pydantic import Field
 
-from penstock.worker import child
+from penstock.settings import load_settings
+from penstock.worker import child, settle
 from penstock.worker.nursery import Nursery, end, ended
+from penstock.worker.taken import TakenRuns
 
 if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun
     from prefect.events import Event
 
 _SCHEDULED = "prefect.flow-run.Scheduled"
+_CANCELLING = "prefect.flow-run.Cancelling"
 # How long a worker that was asked to end waits for its runs.
 _DRAIN_SECONDS = 8.0
+# How long a run that was cancelled has to give its claim back and report.
+_CANCEL_SECONDS = 10.0
 _LONGEST_PAUSE = 30.0
 
 
@@ -52,7 +75,10 @@ class PenstockWorkerResult(BaseWorkerResult):
 
 
 class PenstockWorker(BaseWorker[PenstockJobConfiguration, PenstockVariables, PenstockWorkerResult]):
-    """Runs flows in forks of a process that has Prefect and the project's flows imported."""
+    """Runs flows in forks of a process that has Prefect and the project's flows imported.
+
+    `runs` is the folder where it remembers what it has taken; default: under PENSTOCK_HOME.
+    """
 
     type = "penstock"
     job_configuration = PenstockJobConfiguration
@@ -60,10 +86,16 @@ class PenstockWorker(BaseWorker[PenstockJobConfiguration, PenstockVariables, Pen
     _description = "Runs flows within milliseconds, each in a fork of a warm process."
     _display_name = "penstock"
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, runs: Path | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._nursery = Nursery()
         self._starts: str | None = None
+        self._taken = TakenRuns(runs or load_settings().home / "runs")
+        # The runs under way: from before they are claimed until their end is reported.
+        self._held: set[UUID] = set()
+        # How each that has a process can be ended, and which were told to.
+        self._enders: dict[UUID, Callable[[], Any]] = {}
+        self._cancelled: set[UUID] = set()
 
     async def warm(self) -> str:
         """Import what the runs need, once; returns in words how runs are started."""
@@ -76,11 +108,15 @@ class PenstockWorker(BaseWorker[PenstockJobConfiguration, PenstockVariables, Pen
     ) -> None:
         """Run until cancelled: Prefect's loops, and the event stream beside them."""
         printer(f"Runs are started: {await self.warm()}")
-        async with anyio.create_task_group() as group:
-            if not run_once:
-                group.start_soon(self._listen)
-            await super().start(run_once=run_once, with_healthcheck=with_healthcheck, printer=printer)
-            group.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as group:
+                if not run_once:
+                    group.start_soon(self._listen)
+                    group.start_soon(self._look_after_runs)
+                await super().start(run_once=run_once, with_healthcheck=with_healthcheck, printer=printer)
+                group.cancel_scope.cancel()
+        finally:
+            self._taken.close()
 
     async def run(
         self,
@@ -91,21 +127,18 @@ class PenstockWorker(BaseWorker[PenstockJobConfiguration, PenstockVariables, Pen
         """Run a flow run to its end."""
         env = {name: value for name, value in configuration.env.items() if value is not None}
         entrypoint = await self._entrypoint(flow_run)
-        if configuration.isolation == "fresh" or entrypoint is None:
-            return await self._run_fresh(env, configuration.working_dir, task_status)
-        process = self._nursery.start(flow_run.id, entrypoint, env, configuration.working_dir)
-        if task_status is not None:
-            task_status.started(process.pid)
         try:
-            code = await ended(process)
-        except asyncio.CancelledError:
-            with anyio.CancelScope(shield=True):
-                try:
-                    await asyncio.wait_for(ended(process), _DRAIN_SECONDS)
-                except TimeoutError:
-                    await end(process, grace=2.0)
-            raise
-        return PenstockWorkerResult(status_code=code, identifier=str(process.pid))
+            if configuration.isolation == "fresh" or entrypoint is None:
+                result = await self._run_fresh(flow_run.id, env, configuration.working_dir, task_status)
+            else:
+                result = await self._run_forked(flow_run.id, entrypoint, env, configuration.working_dir, task_status)
+        finally:
+            self._enders.pop(flow_run.id, None)
+        if flow_run.id in self._cancelled:
+            await self._report_cancelled(flow_run.id)
+            # Its exit code is our doing, and no crash.
+            return PenstockWorkerResult(status_code=0, identifier=result.identifier)
+        return result
 
     async def kill_infrastructure(
         self, infrastructure_pid: str, configuration: PenstockJobConfiguration, grace_seconds: int = 30
@@ -121,6 +154,108 @@ class PenstockWorker(BaseWorker[PenstockJobConfiguration, PenstockVariables, Pen
             raise InfrastructureNotFound(f"no process {infrastructure_pid} runs here") from None
         raise InfrastructureNotAvailable(f"process {infrastructure_pid} is not this worker's")
 
+    async def settle_runs(self) -> None:
+        """Set right what died, and end what was cancelled. Losing the event stream costs time only: this looks."""
+        if self._client is None:
+            return
+        self._taken.adopt()
+        for taken in self._taken.remembered():
+            if taken.run in self._held or (taken.by is not None and taken.by.lives()):
+                continue
+            if not self._taken.elsewhere(taken.run):
+                wanted = settle.state_of_dead(await _state_of(self.client, taken.run), taken)
+                if wanted is not None:
+                    await self.client.set_flow_run_state(taken.run, wanted, force=True)
+                    self._logger.warning("flow run %s is %s: %s", taken.run, wanted.name, wanted.message)
+            self._taken.forget(taken.run)
+        for run in await _cancelling(self.client, list(self._enders)):
+            self._cancel(run)
+
+    async def _propose_pending_state(self, flow_run: FlowRun) -> bool:
+        # Before the claim, or a death between the two would leave a run that nobody knows to be dead.
+        self._held.add(flow_run.id)
+        self._remember(lambda: self._taken.take(flow_run.id))
+        try:
+            state = await propose_state(self.client, Pending(), flow_run_id=flow_run.id)
+        except Abort:
+            state = None
+        except Exception:
+            # Its file stays for a look: the server may have agreed, and only the answer was lost.
+            self._logger.exception("flow run %s could not be claimed", flow_run.id)
+            self._held.discard(flow_run.id)
+            return False
+        if state is not None and state.is_pending():
+            return True
+        self._held.discard(flow_run.id)
+        self._taken.forget(flow_run.id)
+        return False
+
+    async def _submit_run_and_capture_errors(
+        self, flow_run: FlowRun, task_status: anyio.abc.TaskStatus[int | Exception] | None = None
+    ) -> BaseWorkerResult | Exception:
+        try:
+            return await super()._submit_run_and_capture_errors(flow_run, task_status)
+        finally:
+            # The file stays until the server has been seen to know the end.
+            self._held.discard(flow_run.id)
+            self._cancelled.discard(flow_run.id)
+
+    async def _run_forked(
+        self,
+        run: UUID,
+        entrypoint: str,
+        env: dict[str, str],
+        working_dir: str | None,
+        task_status: anyio.abc.TaskStatus[Any] | None,
+    ) -> PenstockWorkerResult:
+        process = self._nursery.start(run, entrypoint, env, working_dir)
+        assert process.pid is not None
+        self._has_begun(run, process.pid, lambda: end(process, grace=_CANCEL_SECONDS, cancelled=True))
+        if task_status is not None:
+            task_status.started(process.pid)
+        try:
+            code = await ended(process)
+        except asyncio.CancelledError:
+            with anyio.CancelScope(shield=True):
+                try:
+                    await asyncio.wait_for(ended(process), _DRAIN_SECONDS)
+                except TimeoutError:
+                    await end(process, grace=2.0)
+            raise
+        return PenstockWorkerResult(status_code=code, identifier=str(process.pid))
+
+    async def _run_fresh(
+        self,
+        run: UUID,
+        env: dict[str, str],
+        working_dir: str | None,
+        task_status: anyio.abc.TaskStatus[Any] | None,
+    ) -> PenstockWorkerResult:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "prefect.engine", env={**os.environ, **env}, cwd=working_dir
+        )
+        self._has_begun(run, process.pid, lambda: _end_fresh(process, grace=_CANCEL_SECONDS))
+        if task_status is not None:
+            task_status.started(process.pid)
+        try:
+            code = await process.wait()
+        except asyncio.CancelledError:
+            with anyio.CancelScope(shield=True):
+                await _end_fresh(process, grace=_DRAIN_SECONDS)
+            raise
+        return PenstockWorkerResult(status_code=code, identifier=str(process.pid))
+
+    def _has_begun(self, run: UUID, pid: int, ender: Callable[[], Any]) -> None:
+        self._enders[run] = ender
+        self._remember(lambda: self._taken.started(run, pid))
+
+    def _remember(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except OSError as error:
+            # A run that cannot be remembered is run all the same; only its death would go unnoticed.
+            self._logger.warning("this run would not be found dead after a crash of the worker: %s", error)
+
     async def _entrypoint(self, flow_run: FlowRun) -> str | None:
         """The module path of the run's flow; None where only Prefect's own loader can find it."""
         if flow_run.deployment_id is None:
@@ -130,26 +265,56 @@ class PenstockWorker(BaseWorker[PenstockJobConfiguration, PenstockVariables, Pen
             return None
         return deployment.entrypoint
 
-    async def _run_fresh(
-        self, env: dict[str, str], working_dir: str | None, task_status: anyio.abc.TaskStatus[Any] | None
-    ) -> PenstockWorkerResult:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "prefect.engine", env={**os.environ, **env}, cwd=working_dir
-        )
-        if task_status is not None:
-            task_status.started(process.pid)
-        return PenstockWorkerResult(status_code=await process.wait(), identifier=str(process.pid))
+    def _cancel(self, run: UUID) -> None:
+        """End a run's process, in the background; once."""
+        ender = self._enders.get(run)
+        if ender is None or run in self._cancelled or self._runs_task_group is None:
+            return
+        self._cancelled.add(run)
+        self._logger.info("flow run %s was cancelled and is ended", run)
+        self._runs_task_group.start_soon(ender)
+
+    async def _report_cancelled(self, run: UUID) -> None:
+        try:
+            wanted = settle.state_of_cancelled(await _state_of(self.client, run))
+            if wanted is not None:
+                await self.client.set_flow_run_state(run, wanted, force=True)
+        except httpx.HTTPError as error:
+            # Its file is looked at again.
+            self._logger.warning("flow run %s was cancelled, which could not be reported yet: %s", run, error)
+
+    async def _look_after_runs(self) -> None:
+        """Look every few seconds: of what the event stream tells, and of what it never tells."""
+        away = False
+        while True:
+            try:
+                await self.settle_runs()
+                away = False
+            except Exception as error:
+                # Whatever it is, the runs go on; a server that is away is told of once.
+                self._logger.log(
+                    logging.DEBUG if away else logging.WARNING,
+                    "the runs could not be looked after: %s; trying again",
+                    error,
+                )
+                away = True
+            await asyncio.sleep(PREFECT_WORKER_QUERY_SECONDS.value())
 
     async def _listen(self) -> None:
         """Look for runs whenever the server says that one was scheduled for this pool. A hint: polling stays."""
         pause = 0.5
-        only = EventFilter(event=EventNameFilter(name=[_SCHEDULED]))
+        only = EventFilter(event=EventNameFilter(name=[_SCHEDULED, _CANCELLING]))
         while True:
             try:
                 async with get_events_subscriber(filter=only) as subscriber:
                     pause = 0.5
+                    if self.is_setup:
+                        # What was scheduled while nobody listened; Prefect's poll may be backing off for a minute.
+                        await self.get_and_submit_flow_runs()
                     async for event in subscriber:
-                        if self._is_ours(event):
+                        if event.event == _CANCELLING:
+                            self._cancel(_run_of(event))
+                        elif self._is_ours(event):
                             await self.get_and_submit_flow_runs()
             except Exception as error:
                 # Whatever breaks the stream, polling goes on; the stream is tried again.
@@ -159,3 +324,35 @@ class PenstockWorker(BaseWorker[PenstockJobConfiguration, PenstockVariables, Pen
 
     def _is_ours(self, event: Event) -> bool:
         return any(related.role == "work-pool" and related.name == self._work_pool_name for related in event.related)
+
+
+async def _state_of(client: PrefectClient, run: UUID) -> State[Any] | None:
+    """The run's state on the server; None where the run was deleted."""
+    try:
+        return (await client.read_flow_run(run)).state
+    except ObjectNotFound:
+        return None
+
+
+async def _cancelling(client: PrefectClient, runs: list[UUID]) -> list[UUID]:
+    """Those of the runs that somebody asked to cancel."""
+    if not runs:
+        return []
+    asked = FlowRunFilter(
+        id=FlowRunFilterId(any_=runs),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CANCELLING])),
+    )
+    return [found.id for found in await client.read_flow_runs(flow_run_filter=asked)]
+
+
+def _run_of(event: Event) -> UUID:
+    return UUID(event.resource.id.removeprefix("prefect.flow-run."))
+
+
+async def _end_fresh(process: asyncio.subprocess.Process, *, grace: float) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), grace)
+    except TimeoutError:
+        process.kill()

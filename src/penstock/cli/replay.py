@@ -1,0 +1,153 @@
+"""`penstock replay`: load again what is in quarantine, was lost, or, with `--force`, is loaded."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import re
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import click
+
+from penstock.cli.why import as_key
+from penstock.ledger.database import utc_now
+from penstock.ledger.replay import Done, Selection
+from penstock.model import State
+from penstock.project import load_project
+from penstock.settings import load_settings
+from penstock.wiring import open_ledger
+
+_ASK_BEYOND = 100
+_AGE = re.compile(r"(\d{1,9})([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def since(text: str, now: datetime) -> datetime:
+    """The moment that a date, a time or an age such as `2h` means; without a zone it is the reader's. ValueError."""
+    age = _AGE.fullmatch(text)
+    try:
+        if age:
+            return now - timedelta(**{_UNITS[age[2]]: int(age[1])})
+        return datetime.fromisoformat(text).astimezone()
+    except OverflowError:
+        raise ValueError(text) from None
+
+
+def when(_context: click.Context, _option: click.Parameter, text: str | None) -> datetime | None:
+    """An option's moment, as `since` reads it; a usage error for anything else."""
+    try:
+        return since(text, utc_now()) if text is not None else None
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is neither a date, a time (2026-03-01T12:00) nor an age (30m, 2h, 7d)"
+        ) from None
+
+
+@click.command()
+@click.argument("keys", metavar="[KEY]...", nargs=-1)
+@click.option("--dataset", help="Of this dataset. Without --state: what is in quarantine, with --force also loaded.")
+@click.option(
+    "--since", "moment", metavar="WHEN", callback=when, help="In its state since then: a date, a time, 2h, 7d."
+)
+@click.option("--state", "states", multiple=True, type=click.Choice([state.value for state in State]), help="Only so.")
+@click.option("--force", is_flag=True, help="Also what is loaded: its rows are replaced.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--yes", is_flag=True, help="Do not ask, however many.")
+@click.option("--json", "as_json", is_flag=True, help="Print facts for a program.")
+@click.pass_obj
+def replay(
+    project_dir: Path,
+    keys: Sequence[str],
+    dataset: str | None,
+    moment: datetime | None,
+    states: Sequence[str],
+    force: bool,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Load again: each KEY (an object's key or name, a path in the inbox, a delivery id), or a dataset's."""
+    if not keys and dataset is None:
+        raise click.UsageError("say what: penstock replay KEY, or penstock replay --dataset NAME")
+    meant = frozenset(State(state) for state in states)
+    if not meant and not keys:
+        meant = frozenset({State.QUARANTINED, State.LOADED} if force else {State.QUARANTINED})
+    selection = Selection(keys=tuple(keys), dataset=dataset, since=moment, states=meant)
+    replay_selection(project_dir, selection, force=force, dry_run=dry_run, yes=yes, as_json=as_json)
+
+
+def replay_selection(
+    project_dir: Path, selection: Selection, *, force: bool, dry_run: bool, yes: bool, as_json: bool
+) -> None:
+    """Replay, or say what would be; ends with exit code 1 when anything was refused."""
+    settings = load_settings(project_dir)
+    project = load_project(settings.project_dir, only=["flows"])
+    if selection.dataset is not None:
+        project.dataset(selection.dataset)
+    selection = replace(selection, keys=tuple(as_key(settings, key) for key in selection.keys))
+    ledger = open_ledger(settings)
+    if dry_run or not yes:
+        done = ledger.replay.plan(selection, datasets=project.datasets, force=force)
+    if not dry_run:
+        if not yes and done.moved > _ASK_BEYOND:
+            _ask(done.moved)
+        done = ledger.replay.replay(selection, datasets=project.datasets, force=force, by=who())
+    tell(done, "replayed", selection, dry_run=dry_run, as_json=as_json)
+
+
+def tell(done: Done, what: str, selection: Selection, *, dry_run: bool = False, as_json: bool) -> None:
+    """Print what was done and what was refused; exit code 1 when not everything was done."""
+    if as_json:
+        facts = asdict(done)
+        facts["refused"] = [{"reason": reason, **asdict(refusals)} for reason, refusals in done.refused.items()]
+        facts[what] = facts.pop("moved")
+        click.echo(json.dumps({**facts, "dry_run": dry_run}, indent=2))
+    else:
+        _tell(done, what, selection, dry_run=dry_run)
+    if done.refused or done.unknown:
+        sys.exit(1)
+
+
+def who() -> str:
+    """Who asks, for the history: `user@host`."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a container's user may have no name
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
+
+
+def _tell(done: Done, what: str, selection: Selection, *, dry_run: bool) -> None:
+    if done.moved:
+        of = ", ".join(f"{count:,} of {dataset or '(no dataset)'}" for dataset, count in sorted(done.datasets.items()))
+        click.echo(f"{'Would be ' if dry_run else ''}{what}: {of} ({_names(done.first, done.moved)})")
+    for reason, refusals in done.refused.items():
+        click.echo(f"Refused: {refusals.count:,} ({_names(refusals.first, refusals.count)}): {reason}", err=True)
+    for key in done.unknown:
+        states = " or ".join(sorted(selection.states))
+        kind = f"Nothing {states}" if states else "Nothing"
+        click.echo(f"{kind} is known of {key!r}. Look: penstock why {key}", err=True)
+    if not (done.moved or done.refused or done.unknown):
+        click.echo(
+            f"Nothing of {selection.dataset} is {' or '.join(sorted(selection.states))}"
+            f"{f' since {selection.since:%Y-%m-%d %H:%M:%S %Z}' if selection.since else ''}. What is loaded is "
+            "replaced with --force"
+        )
+    if done.moved and not dry_run:
+        click.echo("Next: penstock status")
+
+
+def _names(first: Sequence[str], count: int) -> str:
+    return ", ".join(first) + (", …" if count > len(first) else "")
+
+
+def _ask(count: int) -> None:
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{count:,} objects would be loaded again: say --yes, or look first with --dry-run")
+    click.confirm(f"{count:,} objects will be loaded again. Go on?", abort=True, err=True)

@@ -1,0 +1,89 @@
+"""Who works with the ledger: shared by all who do, exclusive for a migration.
+
+On SQLite it is a flock on `<ledger>.at-work`, which the kernel lets go when the last process that inherited it ends; on
+PostgreSQL an advisory lock of every connection. A migration never waits for it: it names who has to be stopped.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection, text
+
+from penstock.errors import LedgerInUse, LedgerUnavailable
+
+# The first number is "penstock"'s own among the advisory locks of a database; the second says what is locked.
+_OURS = 0x70656E73
+WRITE_LOCK = f"{_OURS}, 1"
+AT_WORK_LOCK = f"{_OURS}, 2"
+
+
+def attend(ledger: Path) -> int:
+    """Be at work on a SQLite ledger for as long as the returned descriptor is open."""
+    descriptor = _open(ledger)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise LedgerUnavailable("the ledger is being migrated; try again when that is done") from None
+    return descriptor
+
+
+@contextmanager
+def alone_with_file(ledger: Path) -> Iterator[None]:
+    """Nobody else is at work on a SQLite ledger meanwhile. Raises LedgerInUse at once when somebody is."""
+    descriptor = _open(ledger)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        found = _holders(os.fstat(descriptor).st_ino)
+        os.close(descriptor)
+        raise _in_use(found) from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def be_alone(connection: Connection) -> None:
+    """As `alone_with_file`, on PostgreSQL, until the end of the connection's transaction."""
+    if connection.execute(text(f"SELECT pg_try_advisory_xact_lock({AT_WORK_LOCK})")).scalar():
+        return
+    found = connection.execute(
+        text(
+            "SELECT DISTINCT a.application_name FROM pg_locks l JOIN pg_stat_activity a USING (pid) "
+            f"WHERE l.locktype = 'advisory' AND l.classid = {_OURS} AND l.objid = 2 AND l.granted "
+            "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1"
+        )
+    ).scalars()
+    raise _in_use(list(found))
+
+
+def _open(ledger: Path) -> int:
+    return os.open(ledger.with_name(ledger.name + ".at-work"), os.O_RDWR | os.O_CREAT, 0o600)
+
+
+def _holders(inode: int) -> list[str]:
+    found = []
+    for line in Path("/proc/locks").read_text().splitlines():
+        # 1: FLOCK  ADVISORY  READ 4242 08:01:131 0 EOF
+        fields = line.split()
+        if fields[1] != "FLOCK" or fields[-3].rpartition(":")[2] != str(inode):
+            continue
+        try:
+            words = Path(f"/proc/{fields[-4]}/cmdline").read_bytes().decode(errors="replace").replace("\0", " ").split()
+        except OSError:  # it ended, and what it forked lives on
+            words = []
+        found.append(f"process {fields[-4]}" + (f" ({' '.join(words)[:100]})" if words else ""))
+    return sorted(set(found))
+
+
+def _in_use(by: list[str]) -> LedgerInUse:
+    return LedgerInUse(
+        f"the ledger needs a migration, and {', '.join(by) or 'somebody'} works with it: stop `penstock up` and every "
+        "other penstock process of this ledger, then run: penstock migrate"
+    )

@@ -1,0 +1,210 @@
+"""The PostgreSQL warehouse: rows by COPY, with markers, fence and what was replaced in the same transaction.
+
+The row of the dataset's fence is locked from the first statement to the commit, so that loads of one dataset queue,
+and a load with an older token commits before a newer fence or not at all. A newer holder does not wait for a stalled
+one: it ends the older sessions in the server. Connections are opened for each call and never held idle.
+
+Tables lie in the connection's schema (`?options=-csearch_path%3Dname` chooses another). PostgreSQL cannot store U+0000
+in text: it becomes U+FFFD. Names over 63 bytes are cut and get a hash; `postgres_types` has all of that.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+
+import psycopg
+from psycopg import errors
+from psycopg.conninfo import conninfo_to_dict
+
+from penstock import faults
+from penstock.errors import QueryRefused, QueryTooLong, SettingsError, WarehouseLocked
+from penstock.errors import WarehouseUnavailable as Unavailable
+from penstock.warehouse.base import MARKERS, REPLACED, LoadPart, LoadResult, QueryResult
+from penstock.warehouse.postgres_session import Session, session_mark
+
+_CONNECT_SECONDS = 10
+# A session that died without a word, or stands still in a transaction, is ended by the server after so long.
+_STALLED_SECONDS = 60
+# How long a newer holder lets the older one's load come to its end before it ends it.
+_GRACE_SECONDS = 3
+
+
+class PostgresWarehouse:
+    """The warehouse in the database of `url`; `wait_seconds` is how long another load of a dataset is waited for."""
+
+    def __init__(self, url: str, *, wait_seconds: float = 60, clock: Callable[[], float] = time.monotonic) -> None:
+        # SQLAlchemy's spelling names a driver besides.
+        self._url = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url)
+        _refuse_misread(self._url)
+        self._wait_seconds = wait_seconds
+        self._clock = clock
+
+    def fence(self, dataset: str, token: int) -> None:
+        """Write the greater token; see `Warehouse`. Older sessions that do not end by themselves are ended."""
+        deadline = self._clock() + self._wait_seconds
+        while True:
+            wait = min(_GRACE_SECONDS, max(0.1, deadline - self._clock()))
+            try:
+                with self._transaction(dataset, token, wait) as session:
+                    session.take_token(dataset, token)
+            except WarehouseLocked:
+                if self._clock() > deadline:
+                    raise
+                with self._opened() as session:
+                    session.end_older(dataset, token)
+            else:
+                return
+
+    def load(
+        self,
+        dataset: str,
+        schema_columns: Sequence[tuple[str, str]],
+        parts: Sequence[LoadPart],
+        *,
+        token: int,
+        run: str,
+        now: datetime,
+    ) -> LoadResult:
+        """All new parts in one transaction; see `Warehouse`."""
+        names = [part.ref.name for part in parts]
+        with self._transaction(dataset, token, self._wait_seconds) as session:
+            session.take_token(dataset, token)
+            there = session.markers(names)
+            new = [part for part in parts if part.again or part.ref.name not in there]
+            replaced = session.replaced(names) | {name for part in new for name in part.replaces}
+            fresh = {part.ref.name: part for part in new if part.ref.name not in replaced}
+            if fresh:
+                added = list(fresh.values())
+                session.prepare(dataset, schema_columns)
+                for part in added:
+                    session.replace(dataset, part)
+                session.remove(dataset, [part.ref.name for part in added if part.again])
+                session.insert(dataset, schema_columns, added, now)
+                session.mark(dataset, added, token, run, now)
+            faults.point("warehouse.before_commit")
+        faults.point("warehouse.after_commit")
+        return LoadResult(
+            loaded=tuple(fresh),
+            already=tuple(name for name in names if name in there and name not in fresh),
+            superseded=tuple(name for name in names if name in replaced and name not in there),
+        )
+
+    def markers(self, names: Sequence[str]) -> set[str]:
+        """Those of `names` that were loaded."""
+        return set(self.loaded(names))
+
+    def loaded(self, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Rows and rejected rows of those of `names` that were loaded."""
+        if not names:
+            return {}
+        with self._opened() as session:
+            return session.markers(names) if session.has_table(MARKERS) else {}
+
+    def replaced(self, names: Sequence[str]) -> set[str]:
+        """Those of `names` that a newer generation replaced."""
+        if not names:
+            return set()
+        with self._opened() as session:
+            return session.replaced(names) if session.has_table(REPLACED) else set()
+
+    def objects(self, dataset: str) -> int:
+        """How many objects of the dataset brought rows."""
+        with self._opened() as session:
+            if not session.has_table(MARKERS):
+                return 0
+            sql = f"SELECT count(*) FROM {session.table(MARKERS)} WHERE dataset = %s AND rows + rejected > 0"
+            return int(session.ask(sql, [dataset])[0][0])
+
+    def damaged(self, dataset: str) -> list[str]:
+        """Objects whose rows are not as many as their marker says; see `Warehouse`."""
+        with self._opened() as session:
+            return session.damaged(dataset) if session.has_table(MARKERS) else []
+
+    def count(self, dataset: str) -> int:
+        """Rows of the dataset's table."""
+        with self._opened() as session:
+            if not session.has_table(dataset):
+                return 0
+            return int(session.ask(f"SELECT count(*) FROM {session.table(dataset)}")[0][0])
+
+    def query(self, sql: str, *, limit: int, seconds: float = 30) -> QueryResult:
+        """The answer to one statement that reads; see `Warehouse`. What the role may read besides, it may here too."""
+        with self._connected(f"SET statement_timeout = {max(1, int(seconds * 1000))}") as connection:
+            connection.read_only = True
+            try:
+                # DECLARE takes nothing but one SELECT, VALUES or a table, and FETCH takes no more than is wanted.
+                with connection.cursor(name="penstock_query") as cursor:
+                    cursor.execute(sql.encode())
+                    rows = cursor.fetchmany(limit + 1)
+                    columns = tuple(column.name for column in cursor.description or ())
+            except errors.QueryCanceled:
+                raise QueryTooLong(f"the query took more than {seconds:g} s and was stopped") from None
+            except psycopg.Error as error:
+                if connection.closed:
+                    raise
+                raise QueryRefused(str(error).strip() or "give one SQL statement") from None
+            # Some functions write even in a transaction that only reads.
+            connection.rollback()
+        return QueryResult(columns=columns, rows=rows[:limit], truncated=len(rows) > limit)
+
+    @contextmanager
+    def _transaction(self, dataset: str, token: int, wait: float) -> Iterator[Session]:
+        with self._opened(
+            f"SET lock_timeout = {max(1, int(wait * 1000))}",
+            f"SET application_name = '{session_mark(dataset)} {token}'",
+        ) as session:
+            try:
+                session.make_own_tables()
+                yield session
+            except errors.LockNotAvailable:
+                raise WarehouseLocked(
+                    f"another session of PostgreSQL has held {dataset} or its fence for {wait:g} s; try again"
+                ) from None
+
+    @contextmanager
+    def _opened(self, *settings: str) -> Iterator[Session]:
+        with self._connected(*settings) as connection:
+            row = connection.execute("SELECT current_schema()").fetchone()
+            if row is None or row[0] is None:
+                raise Unavailable("the warehouse's role has no schema: set its search_path, or GRANT it one")
+            yield Session(connection, row[0])
+
+    @contextmanager
+    def _connected(self, *settings: str) -> Iterator[psycopg.Connection]:
+        """A connection; the end of the block commits. What is not the data's fault is Unavailable and waits."""
+        connection: psycopg.Connection | None = None
+        given = ("SET TimeZone = 'UTC'", f"SET idle_in_transaction_session_timeout = '{_STALLED_SECONDS}s'", *settings)
+        try:
+            with psycopg.connect(
+                self._url,
+                connect_timeout=_CONNECT_SECONDS,
+                client_encoding="utf8",
+                autocommit=True,
+                application_name="penstock",
+            ) as connection:
+                connection.execute("; ".join(given).encode())
+                connection.autocommit = False
+                yield connection
+        except (psycopg.DataError, psycopg.IntegrityError):
+            if connection is None or not connection.closed:
+                raise
+            raise Unavailable("the warehouse's connection broke") from None
+        except psycopg.Error as error:
+            raise Unavailable(f"the warehouse does not do it: {' '.join(str(error).split())}") from error
+
+
+def _refuse_misread(url: str) -> None:
+    # Before the driver does, whose message would hold a part of the password.
+    try:
+        ports = str(conninfo_to_dict(url).get("port") or "")
+    except psycopg.Error:
+        ports = "?"
+    if ports.strip("0123456789,"):
+        raise SettingsError(
+            "the warehouse's URL cannot be read; it is postgresql://user:password@host:port/database, in which / ? # @ "
+            "and % of a password are written %2F %3F %23 %40 %25"
+        )

@@ -1,0 +1,239 @@
+"""One transaction's questions to the PostgreSQL warehouse, and its changes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import psycopg
+import pyarrow as pa
+
+from penstock.errors import DeclarationError, LeaseLost
+from penstock.warehouse.base import (
+    FENCES,
+    LOADED_AT,
+    MARKERS,
+    OBJECT,
+    REJECTED_SUFFIX,
+    REPLACED,
+    RESCUED,
+    ROW,
+    LoadPart,
+)
+from penstock.warehouse.postgres_types import column_name, column_type, csv, quoted, table_name
+
+# The first number is "penstock"'s own among a database's advisory locks.
+_MAKING_TABLES = f"{0x70656E73}, 3"
+
+_OWN_TABLES = f"""
+CREATE TABLE IF NOT EXISTS {{schema}}.{FENCES} (dataset text PRIMARY KEY, token bigint NOT NULL);
+CREATE TABLE IF NOT EXISTS {{schema}}.{MARKERS} (object text PRIMARY KEY, dataset text NOT NULL, rows bigint NOT NULL,
+    rejected bigint NOT NULL, token bigint NOT NULL, run text NOT NULL, loaded_at timestamptz NOT NULL);
+CREATE TABLE IF NOT EXISTS {{schema}}.{REPLACED} (object text NOT NULL, dataset text NOT NULL, by_object text NOT NULL);
+CREATE INDEX IF NOT EXISTS _penstock_objects_of_dataset ON {{schema}}.{MARKERS} (dataset);
+CREATE INDEX IF NOT EXISTS _penstock_replaced_object ON {{schema}}.{REPLACED} (object);
+"""
+_REJECTED = ((OBJECT, "VARCHAR"), (ROW, "BIGINT"), ("line", "BIGINT"), ("reason", "VARCHAR"), ("raw", "VARCHAR"))
+_OWN_COLUMNS = ((OBJECT, "VARCHAR"), (ROW, "BIGINT"), (RESCUED, "VARCHAR"))
+
+
+class Session:
+    """A transaction in `schema`. Errors are psycopg's, and LeaseLost."""
+
+    def __init__(self, connection: psycopg.Connection, schema: str) -> None:
+        self._connection = connection
+        self._schema = quoted(schema)
+
+    def table(self, name: str) -> str:
+        """The name of a table with its schema: without it a dataset may be called like one of PostgreSQL's own."""
+        return f"{self._schema}.{quoted(table_name(name))}"
+
+    def ask(self, sql: str, values: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
+        """Every row of the answer."""
+        return self._connection.execute(sql.encode(), values).fetchall()
+
+    def do(self, sql: str, values: Sequence[Any] | None = None) -> None:
+        """A statement without an answer."""
+        self._connection.execute(sql.encode(), values)
+
+    def has_table(self, name: str) -> bool:
+        """Whether the schema has a table or view of that name."""
+        return bool(
+            self.ask(
+                "SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
+                "WHERE c.relname = %s AND n.nspname = current_schema()",
+                [table_name(name)],
+            )
+        )
+
+    def make_own_tables(self) -> None:
+        """Make fences, markers and replaced, the first time."""
+        if not self.has_table(REPLACED):
+            # Two at once would both find nothing, and one would fail.
+            self.do(f"SELECT pg_advisory_xact_lock({_MAKING_TABLES})")
+            self.do(_OWN_TABLES.format(schema=self._schema))
+
+    def take_token(self, dataset: str, token: int) -> None:
+        """Lock the dataset's fence and write the token. Raises LeaseLost when a greater one is there."""
+        # Locks the row, even where the token is there already, and sees what its last holder committed.
+        taken = self.ask(
+            f"INSERT INTO {self.table(FENCES)} AS there VALUES (%s, %s) ON CONFLICT (dataset) "
+            "DO UPDATE SET token = excluded.token WHERE there.token <= excluded.token RETURNING token",
+            [dataset, token],
+        )
+        if not taken:
+            found = self.ask(f"SELECT token FROM {self.table(FENCES)} WHERE dataset = %s", [dataset])
+            raise LeaseLost(
+                f"dataset {dataset}: token {found[0][0]} is in the warehouse, this run holds {token}; it writes nothing"
+            )
+
+    def end_older(self, dataset: str, token: int) -> None:
+        """End the sessions of the dataset's older holders, wherever they are."""
+        self.ask(
+            "SELECT pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE datname = current_database() "
+            "AND usename = current_user AND pid <> pg_backend_pid() "
+            "AND CASE WHEN split_part(application_name, ' ', 1) = %s "
+            "THEN split_part(application_name, ' ', 2)::bigint < %s END",
+            [session_mark(dataset), token],
+        )
+
+    def markers(self, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Rows and rejected rows of those of `names` that have a marker."""
+        sql = f"SELECT object, rows, rejected FROM {self.table(MARKERS)} WHERE object = ANY(%s)"
+        return {row[0]: (row[1], row[2]) for row in self.ask(sql, [list(names)])}
+
+    def replaced(self, names: Sequence[str]) -> set[str]:
+        """Those of `names` that a newer generation replaced."""
+        sql = f"SELECT object FROM {self.table(REPLACED)} WHERE object = ANY(%s)"
+        return {row[0] for row in self.ask(sql, [list(names)])}
+
+    def prepare(self, dataset: str, schema_columns: Sequence[tuple[str, str]]) -> None:
+        """Make the dataset's tables, or give them what they lack. Raises DeclarationError for a foreign one."""
+        there = self._columns(dataset)
+        if not there:
+            own = "".join(f"{quoted(column_name(name))} {column_type(kind)}, " for name, kind in schema_columns)
+            self.do(
+                f"CREATE TABLE {self.table(dataset)} "
+                f"({own}{OBJECT} text, {ROW} bigint, {LOADED_AT} timestamptz, {RESCUED} text)"
+            )
+            # By object, because a replacement and a check look for them; NULLs and rows stay as they are.
+            self.do(f"CREATE INDEX ON {self.table(dataset)} ({OBJECT})")
+        elif OBJECT not in there:
+            raise DeclarationError(
+                f"dataset {dataset}: PostgreSQL has a table of that name which is not penstock's; name the dataset "
+                "otherwise, or give the warehouse a schema of its own (search_path)"
+            )
+        self.do(
+            f"CREATE TABLE IF NOT EXISTS {self.table(dataset + REJECTED_SUFFIX)} ({OBJECT} text, {ROW} bigint, "
+            f"line bigint, reason text, raw text, {LOADED_AT} timestamptz)"
+        )
+        if not there:
+            return
+        for name, kind in schema_columns:
+            known = there.get(column_name(name).lower())
+            if known is None:
+                change = f"ADD COLUMN {quoted(column_name(name))} {column_type(kind)}"
+            elif known[1] == "bigint" and kind.upper() == "DOUBLE":
+                change = f"ALTER COLUMN {quoted(known[0])} TYPE double precision"
+            else:
+                continue
+            self.do(f"ALTER TABLE {self.table(dataset)} {change}")
+
+    def replace(self, dataset: str, part: LoadPart) -> None:
+        """Take out what the part replaces, and remember it."""
+        if part.replaces:
+            self.remove(dataset, part.replaces)
+            self.do(
+                f"INSERT INTO {self.table(REPLACED)} SELECT unnest(%s::text[]), %s, %s",
+                [list(part.replaces), dataset, part.ref.name],
+            )
+
+    def remove(self, dataset: str, names: Sequence[str]) -> None:
+        """Take out rows, rejected rows and markers of objects."""
+        if not names:
+            return
+        for table, column in ((dataset, OBJECT), (dataset + REJECTED_SUFFIX, OBJECT), (MARKERS, "object")):
+            self.do(f"DELETE FROM {self.table(table)} WHERE {column} = ANY(%s)", [list(names)])
+
+    def insert(
+        self, dataset: str, schema_columns: Sequence[tuple[str, str]], parts: Sequence[LoadPart], now: datetime
+    ) -> None:
+        """Copy the parts' rows and rejected rows."""
+        rows = _together(parts, [part.rows for part in parts])
+        own = [(name, kind) for name, kind in schema_columns if name in rows.column_names]
+        there = self._columns(dataset)
+        targets = [there[column_name(name).lower()][0] for name, _ in own]
+        self._copy(dataset, rows, [*own, *_OWN_COLUMNS], [*targets, OBJECT, ROW, RESCUED], now)
+        rejected = _together(parts, [part.rejected for part in parts])
+        self._copy(dataset + REJECTED_SUFFIX, rejected, _REJECTED, [name for name, _ in _REJECTED], now)
+
+    def mark(self, dataset: str, parts: Sequence[LoadPart], token: int, run: str, now: datetime) -> None:
+        """Write the parts' markers."""
+        with self._connection.cursor() as cursor:
+            cursor.executemany(
+                f"INSERT INTO {self.table(MARKERS)} VALUES (%s, %s, %s, %s, %s, %s, %s)".encode(),
+                [(p.ref.name, dataset, p.rows.num_rows, p.rejected.num_rows, token, run, now) for p in parts],
+            )
+
+    def damaged(self, dataset: str) -> list[str]:
+        """Objects whose rows are not as many as their marker says; see `Warehouse`."""
+        found: set[str] = set()
+        for table, column in ((dataset, "rows"), (dataset + REJECTED_SUFFIX, "rejected")):
+            there = self.table(table) if self.has_table(table) else f"(SELECT NULL::text AS {OBJECT} LIMIT 0) nothing"
+            marked = f"{self.table(MARKERS)} WHERE dataset = %s"
+            ((rows, said),) = self.ask(
+                f"SELECT (SELECT count(*) FROM {there}), (SELECT coalesce(sum({column}), 0) FROM {marked})", [dataset]
+            )
+            if rows == said:
+                continue
+            sql = (
+                f"SELECT coalesce(m.object, t.{OBJECT}) FROM (SELECT object, {column} AS n FROM {marked}) m "
+                f"FULL JOIN (SELECT {OBJECT}, count(*) AS n FROM {there} GROUP BY 1) t ON m.object = t.{OBJECT} "
+                "WHERE coalesce(m.n, 0) <> coalesce(t.n, 0)"
+            )
+            found.update(row[0] for row in self.ask(sql, [dataset]))
+        return sorted(found)
+
+    def _columns(self, table: str) -> dict[str, tuple[str, str]]:
+        """By the lower-case name, as DuckDB compares: the name and the type of each column; empty without a table."""
+        return {
+            row[0].lower(): (row[0], row[1])
+            for row in self.ask(
+                "SELECT a.attname, format_type(a.atttypid, NULL) FROM pg_catalog.pg_attribute a "
+                "JOIN pg_catalog.pg_class c ON c.oid = a.attrelid JOIN pg_catalog.pg_namespace n "
+                "ON n.oid = c.relnamespace WHERE c.relname = %s AND n.nspname = current_schema() AND a.attnum > 0 "
+                "AND NOT a.attisdropped",
+                [table_name(table)],
+            )
+        }
+
+    def _copy(
+        self,
+        table: str,
+        rows: pa.Table,
+        columns: Sequence[tuple[str, str]],
+        targets: Sequence[str],
+        now: datetime,
+    ) -> None:
+        if not rows.num_rows:
+            return
+        into = ", ".join(quoted(name) for name in [*targets, LOADED_AT])
+        statement = f"COPY {self.table(table)} ({into}) FROM STDIN (FORMAT csv)"
+        with self._connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+            for some in csv(rows, columns, now):
+                copy.write(some)
+
+
+def _together(parts: Sequence[LoadPart], tables: Sequence[pa.Table]) -> pa.Table:
+    named = [
+        rows.append_column(OBJECT, pa.repeat(pa.scalar(part.ref.name), rows.num_rows))
+        for part, rows in zip(parts, tables, strict=True)
+    ]
+    return pa.concat_tables(named, promote_options="permissive")
+
+
+def session_mark(dataset: str) -> str:
+    """What names a dataset's sessions: an application's name holds 63 bytes."""
+    return f"penstock-{hashlib.sha256(dataset.encode()).hexdigest()[:16]}"

@@ -1,0 +1,124 @@
+"""DuckDB's types and values in PostgreSQL's words. Pure, but for the DuckDB that writes the values.
+
+The rows go from Arrow through DuckDB's casts into CSV and into COPY, so that no Python object is made of a value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+import duckdb
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from penstock.warehouse.base import LOADED_AT
+
+# What PostgreSQL keeps of a name, in bytes.
+LONGEST_NAME = 63
+_ROWS_AT_ONCE = 16_384
+_FORM = pa_csv.WriteOptions(include_header=False, quoting_style="all_valid")
+
+_TYPES = {
+    "BOOLEAN": "boolean",
+    "TINYINT": "smallint",
+    "UTINYINT": "smallint",
+    "SMALLINT": "smallint",
+    "USMALLINT": "integer",
+    "INTEGER": "integer",
+    "UINTEGER": "bigint",
+    "BIGINT": "bigint",
+    "UBIGINT": "numeric",
+    "HUGEINT": "numeric",
+    "UHUGEINT": "numeric",
+    "FLOAT": "real",
+    "DOUBLE": "double precision",
+    "DATE": "date",
+    "TIME": "time",
+    "TIME WITH TIME ZONE": "timetz",
+    "TIMETZ": "timetz",
+    "TIMESTAMP": "timestamp",
+    "TIMESTAMP_S": "timestamp",
+    "TIMESTAMP_MS": "timestamp",
+    "TIMESTAMP_NS": "timestamp",
+    "TIMESTAMP WITH TIME ZONE": "timestamptz",
+    "TIMESTAMPTZ": "timestamptz",
+    "INTERVAL": "interval",
+    "UUID": "uuid",
+    "BLOB": "bytea",
+    "JSON": "jsonb",
+}
+_DECIMAL = re.compile(r"^DECIMAL\((\d+), ?(\d+)\)$")
+_NESTED = re.compile(r"^(STRUCT|MAP|UNION)\b|\]$")
+
+# Every table of PostgreSQL has columns of these names already.
+_SYSTEM = {"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
+
+
+def column_type(kind: str) -> str:
+    """PostgreSQL's type for a DuckDB type; text for whatever has no like there."""
+    upper = kind.upper()
+    if _NESTED.search(upper):
+        return "jsonb"
+    if found := _DECIMAL.match(upper):
+        return f"numeric({found[1]}, {found[2]})"
+    return _TYPES.get(upper, "text")
+
+
+def table_name(name: str) -> str:
+    """A name that PostgreSQL keeps whole: one that is too long is cut, and told apart by a hash."""
+    raw = name.encode()
+    if len(raw) <= LONGEST_NAME:
+        return name
+    mark = "_" + hashlib.sha256(raw).hexdigest()[:8]
+    return raw[: LONGEST_NAME - len(mark)].decode(errors="ignore") + mark
+
+
+def column_name(name: str) -> str:
+    """As `table_name`; a name that every table has already gets a `_` at its end."""
+    return table_name(f"{name}_" if name in _SYSTEM else name)
+
+
+def quoted(name: str) -> str:
+    """An SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def csv(rows: pa.Table, columns: Sequence[tuple[str, str]], now: datetime) -> Iterator[bytes]:
+    """The columns (name and DuckDB type) of `rows` and then `now`, as CSV for COPY, some thousand rows at a time."""
+    connection = duckdb.connect()
+    try:
+        connection.execute("SET TimeZone = 'UTC'; SET python_enable_replacements = false")
+        connection.register("arriving", rows)
+        values = [f"{_text(quoted(name), kind)} AS {quoted(name)}" for name, kind in columns]
+        values.append(f"CAST(CAST(? AS TIMESTAMPTZ) AS VARCHAR) AS {LOADED_AT}")
+        found = connection.execute(f"SELECT {', '.join(values)} FROM arriving", [now])
+        for batch in found.to_arrow_reader(_ROWS_AT_ONCE):
+            written = pa.BufferOutputStream()
+            pa_csv.write_csv(batch, written, _FORM)
+            yield written.getvalue().to_pybytes()
+    finally:
+        connection.close()
+
+
+def _text(value: str, kind: str) -> str:
+    upper = kind.upper()
+    wanted = column_type(kind)
+    if wanted == "jsonb":
+        return _json(value if upper == "JSON" else f"to_json({value})", value)
+    if wanted == "bytea":
+        return f"'\\x' || hex(CAST({value} AS BLOB))"
+    if wanted == "text":
+        return f"replace(CAST({value} AS VARCHAR), chr(0), '\ufffd')"
+    plain = f"CAST(CAST({value} AS {kind}) AS VARCHAR)"
+    return f"replace({plain}, ' (BC)', ' BC')" if wanted in ("date", "timestamp", "timestamptz") else plain
+
+
+def _json(json: str, value: str) -> str:
+    # Twice, because of two in a row the first match takes the character that the second must look at.
+    mended = text = f"replace(CAST({json} AS VARCHAR), chr(0), '\ufffd')"
+    for _ in range(2):
+        mended = rf"regexp_replace({mended}, '((?:^|[^\\])(?:\\\\)*)\\u0000', '\1\\ufffd', 'g')"
+    return rf"CASE WHEN {value} IS NULL THEN NULL WHEN contains({text}, '\u0000') THEN {mended} ELSE {text} END"
