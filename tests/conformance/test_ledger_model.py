@@ -24,6 +24,7 @@ from sqlalchemy import select
 from penstock.errors import LeaseLost
 from penstock.ledger import states
 from penstock.ledger.decide import together
+from penstock.ledger.replay import Selection
 from penstock.ledger.tables import leases
 from penstock.model import Lease, ObjectRef, Outcome, State
 from tests.conformance.ledgers import BACKENDS, MAKERS, TTL, Bench, declared
@@ -217,6 +218,42 @@ class LedgerMachine(RuleBasedStateMachine):
         if done[0]:
             del self.owner[lease.dataset]
 
+    # People, and the comparison with the warehouse
+
+    @rule(dataset=names, key=st.sampled_from("xy"), force=st.booleans())
+    def replay(self, dataset: str, key: str, force: bool) -> None:
+        """Somebody wants a key loaded again: what is moved is pending, untried, and woken for; a claim stays."""
+        before = {row.id: row for row in self.bench.rows()}
+        done = self.bench.ledger.replay.replay(
+            Selection(keys=(f"{dataset}/{key}",)), datasets=list(DATASETS.values()), force=force, by="model"
+        )
+        moved = [row for row in self.bench.rows() if row.state != before[row.id].state]
+        assert len(moved) == done.moved
+        for row in moved:
+            assert (row.state, row.attempts, row.hiccups) == (State.PENDING, 0, 0)
+            assert before[row.id].state not in (State.CLAIMED, State.SUPERSEDED)
+            assert force or before[row.id].state != State.LOADED
+            assert before[row.id].state != State.LOADED or row.again
+        if moved and not self.is_live(dataset) and not self.is_held(dataset):
+            assert dataset in self.bench.woken()
+
+    @rule(dataset=names, key=st.sampled_from("xy"))
+    def drop(self, dataset: str, key: str) -> None:
+        """Somebody does not want what is in quarantine: nothing else is touched."""
+        before = {row.id: row.state for row in self.bench.rows()}
+        self.bench.ledger.replay.drop(Selection(keys=(f"{dataset}/{key}",)), by="model")
+        for row in self.bench.rows():
+            assert row.state in (before[row.id], State.IGNORED)
+            assert row.state == before[row.id] or before[row.id] == State.QUARANTINED
+
+    @rule(dataset=names)
+    def lose(self, dataset: str) -> None:
+        """The warehouse lost everything of a dataset: all that was loaded is pending, over its own rows."""
+        refs = self.bench.ledger.checked.loaded(dataset, after=0, limit=100)
+        assert self.bench.ledger.checked.lost(refs, what="lost") == len(refs)
+        ids = {ref.id for ref in refs}
+        assert all(row.state == State.PENDING and row.again for row in self.bench.rows() if row.id in ids)
+
     # The relay
 
     @rule()
@@ -278,7 +315,7 @@ class LedgerMachine(RuleBasedStateMachine):
             latest[row.key] = row
         for row in latest.values():
             assert row.state in OPEN | {State.LOADED} or row.reason
-            if row.state == State.IGNORED:
+            if row.state == State.IGNORED and not row.reason.startswith("dropped by"):
                 older = [r.state for r in self.bench.rows() if r.key == row.key and r.id != row.id]
                 assert {State.PENDING, State.CLAIMED, State.LOADED, State.EMPTY, State.QUARANTINED} & set(older)
 
