@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
 
-.PHONY: help demo up test test-slow lint minio clean
+.PHONY: help demo up test test-slow lint minio soak clean
 
 help: ## What there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test: .venv/ready minio lint ## Lint, and every test but the slow ones, on real 
 
 test-slow: .venv/ready minio ## The tests that take minutes
 	$(PYTHON) -m pytest -m slow
+
+soak: .venv/ready minio ## Kill everything at random, then compare row by row: make soak MINUTES=2 SEED=
+	$(PYTHON) -m tests.soak --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED))
 
 clean: ## Remove what was built here; .penstock/ and inbox/ stay
 	rm -rf .venv .uv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

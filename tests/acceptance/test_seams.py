@@ -175,13 +175,22 @@ def _cases() -> list[tuple[str, str]]:
 def test_a_fault_costs_time_only(pipe: Pipe, seam: str, what: str) -> None:
     """Whatever happens at a seam, each row is in the warehouse once, and what comes after goes through as ever."""
     pipe.lay(seam, what)
-    if "envelope" in seam:
-        ids = pipe.ids(1)
-        pipe.post(ids[0])
-    else:
-        ids = pipe.ids(3)
-        pipe.drop(ids)
-    wait_for(lambda: pipe.was_hit(seam), seconds=WITHIN_SECONDS, what=f"{seam} is passed")
+    ids: list[int] = []
+
+    def passed() -> bool:
+        if pipe.was_hit(seam):
+            return True
+        # A run that was still at work may have taken the last one along, without a wake-up and a lease of its own.
+        if not ids or (pipe.is_quiet() and set(pipe.loaded(ids)) == set(ids)):
+            more = pipe.ids(1 if "envelope" in seam else 3)
+            ids.extend(more)
+            if "envelope" in seam:
+                pipe.post(more[0])
+            else:
+                pipe.drop(more)
+        return False
+
+    wait_for(passed, seconds=WITHIN_SECONDS, what=f"{seam} is passed")
     wait_for(lambda: set(pipe.loaded(ids)) == set(ids), seconds=WITHIN_SECONDS, what=f"{ids} are loaded after {what}")
     after = pipe.ids(1)
     pipe.drop(after)

@@ -8,53 +8,39 @@ import re
 import stat
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import click
 import jsonschema
 import pytest
-import yaml
 
 from penstock.cli.main import cli
 from penstock.cli.prefect_processes import server_argv, server_env
 from penstock.object_server import MINIO_MODULE, PINNED_VERSION
 from penstock.project import load_project
 from penstock.settings import PREFIX, Settings
-
-ROOT = Path(__file__).resolve().parents[2]
-TEXT = (ROOT / "docker-compose.yml").read_text()
-COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
-SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-EXAMPLE = (ROOT / ".env.example").read_text()
+from tests.compose_file import (
+    COMPOSE,
+    EXAMPLE,
+    ROOT,
+    SERVICES,
+    TEXT,
+    VARIABLE,
+    environment,
+    image,
+    images,
+    interpolated,
+    mounts,
+    seconds,
+    start_order,
+    variables_of,
+)
 
 ONE_SHOT = {"migrate", "query"}
 SECRET = re.compile(r"PASSWORD|SECRET|AUTH|TOKEN|KEY|_URL$")
-VARIABLE = re.compile(r"(?<!\$)\$\{([A-Z0-9_]+)(?::([?-])([^}]*))?\}")
 
 
 def in_each_service() -> pytest.MarkDecorator:
     return pytest.mark.parametrize("name", sorted(SERVICES))
-
-
-def environment(name: str) -> dict[str, str]:
-    return dict(SERVICES[name].get("environment", {}))
-
-
-def mounts(name: str) -> list[str]:
-    return [
-        mount.partition(":")[0] if isinstance(mount, str) else mount["source"]
-        for mount in SERVICES[name].get("volumes", [])
-    ]
-
-
-def images() -> dict[str, list[str]]:
-    """The instructions of each service's Dockerfile, continued lines joined."""
-    found = {}
-    for name, service in SERVICES.items():
-        path = ROOT / service["build"]["context"] / service["build"]["dockerfile"]
-        bare = "\n".join(line for line in path.read_text().splitlines() if not line.lstrip().startswith("#"))
-        found[name] = [line for line in bare.replace("\\\n", " ").splitlines() if line.strip()]
-    return found
 
 
 def test_it_is_a_compose_file() -> None:
@@ -94,7 +80,7 @@ def test_every_penstock_variable_is_a_setting() -> None:
 def test_every_interpolated_variable_is_in_the_example() -> None:
     """What docker-compose.yml asks of .env stands in .env.example, and nothing else does."""
     asked = {found[0] for found in VARIABLE.findall(TEXT)}
-    assert asked == set(re.findall(r"^(\w+)=", EXAMPLE, re.MULTILINE))
+    assert asked == variables_of(EXAMPLE).keys()
 
 
 def test_every_variable_of_the_example_has_a_comment() -> None:
@@ -106,7 +92,7 @@ def test_every_variable_of_the_example_has_a_comment() -> None:
 
 def test_nothing_starts_unless_every_empty_variable_is_filled() -> None:
     """A variable that .env.example leaves empty is required wherever it is used; any other has the same default."""
-    values = dict(re.findall(r"^(\w+)=(.*)$", EXAMPLE, re.MULTILINE))
+    values = variables_of(EXAMPLE)
     for name, kind, text in VARIABLE.findall(TEXT):
         if values[name]:
             assert (kind, text) == ("-", values[name]), name
@@ -125,8 +111,8 @@ def test_no_secret_is_written_down() -> None:
     for name, lines in images().items():
         for line in lines:
             assert not re.search(r"\b(ENV|ARG)\b.*(PASSWORD|SECRET|TOKEN)", line), f"{name}: {line}"
-    values = re.findall(r"^(\w+)=(.*)$", EXAMPLE, re.MULTILINE)
-    assert [name for name, value in values if value and SECRET.search(name)] == []
+    values = variables_of(EXAMPLE)
+    assert [name for name, value in values.items() if value and SECRET.search(name)] == []
 
 
 @in_each_service()
@@ -299,8 +285,8 @@ def test_make_env_fills_every_value(make_env: ModuleType, tmp_path: Path) -> Non
     (tmp_path / ".env.example").write_text(EXAMPLE)
     assert make_env.main(tmp_path) == 0
     target = tmp_path / ".env"
-    values = dict(re.findall(r"^(\w+)=(.*)$", target.read_text(), re.MULTILINE))
-    assert values.keys() == set(re.findall(r"^(\w+)=", EXAMPLE, re.MULTILINE))
+    values = variables_of(target.read_text())
+    assert values.keys() == variables_of(EXAMPLE).keys()
     assert [name for name, value in values.items() if not value] == []
     secrets = [value for name, value in values.items() if SECRET.search(name)]
     assert len(set(secrets)) == len(secrets) == 9
