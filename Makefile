@@ -26,10 +26,10 @@ lint: .venv/ready ## Format, lint, types, and the direction of imports
 	.venv/bin/lint-imports
 
 test: .venv/ready minio lint ## Lint, and every test but the slow ones, on real parts
-	$(PYTHON) -m pytest -m "not slow"
+	$(PYTHON) -m pytest -n 3 --dist loadgroup -m "not slow"
 
 test-slow: .venv/ready minio ## The tests that take minutes
-	$(PYTHON) -m pytest -m slow
+	$(PYTHON) -m pytest -n 3 --dist loadgroup -m slow
 
 soak: .venv/ready minio ## Kill everything at random, then compare row by row: make soak MINUTES=2 SEED=
 	$(PYTHON) -m tests.soak --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED))

@@ -1,4 +1,4 @@
-"""docker-compose.yml and its Dockerfiles as data: interpolated and ordered as Compose does it, without a Docker engine."""
+"""docker-compose.yml and its Dockerfiles as data, read as Compose reads them, without a Docker engine."""
 
 from __future__ import annotations
 

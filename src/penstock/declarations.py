@@ -18,7 +18,7 @@ NAME = re.compile(r"^[a-z][a-z0-9_]{0,62}\Z")
 ENV_NAME = re.compile(r"^[A-Z][A-Z0-9_]*\Z")
 
 # Tried with others three times, in ever smaller batches, and once alone: `ledger/decide.py` says how.
-_LEAST_ATTEMPTS = 4
+LEAST_ATTEMPTS = 4
 
 Format = Literal["auto", "csv", "tsv", "json", "ndjson", "parquet", "delivery"]
 Scheme = Literal["standard", "github", "none"]
@@ -69,9 +69,9 @@ class Dataset:
             raise DeclarationError(f"dataset {self.name}: the prefix {RESERVED_PREFIX!r} is penstock's own")
         if not 0 <= self.threshold <= 1:
             raise DeclarationError(f"dataset {self.name}: threshold {self.threshold} is a share, from 0 to 1")
-        if self.max_attempts < _LEAST_ATTEMPTS:
+        if self.max_attempts < LEAST_ATTEMPTS:
             raise DeclarationError(
-                f"dataset {self.name}: max_attempts must be at least {_LEAST_ATTEMPTS}: a failing batch is split until "
+                f"dataset {self.name}: max_attempts must be at least {LEAST_ATTEMPTS}: a failing batch is split until "
                 "the culprit is alone"
             )
         for what, names in (("columns", self.columns), ("derive", self.derive), ("report", self.report)):

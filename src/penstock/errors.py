@@ -90,12 +90,21 @@ class Unreadable(Terminal):
     """The object's bytes cannot be read as its dataset says."""
 
 
+class DoesNotFit(Terminal):
+    """The warehouse cannot hold these rows."""
+
+
 class TooManyBadRows(Terminal):
     """The share of good rows is under the dataset's threshold."""
 
 
 class LeaseLost(Terminal):
     """Another run holds the dataset by now; this one must not write."""
+
+    def __init__(self, message: str | None = None, *, greater: int | None = None) -> None:
+        super().__init__(message)
+        # The token that the warehouse has instead, where that is what told.
+        self.greater = greater
 
 
 class CannotListen(Terminal):

@@ -14,7 +14,7 @@ from typing import BinaryIO, cast
 
 from penstock import envelope, faults
 from penstock.declarations import Dataset
-from penstock.errors import FileChanged, ObjectMissing, Refused
+from penstock.errors import FileChanged, ObjectMissing, PenstockError, Refused, SettingsError, Transient
 from penstock.ledger import Ledger
 from penstock.ledger.arrivals import FileMark, Seen
 from penstock.ledger.decide import no_dataset
@@ -22,6 +22,9 @@ from penstock.model import RESERVED_PREFIX, Delivery, Stat, Via
 from penstock.objects import KEY_BYTES, ObjectStore
 
 log = logging.getLogger(__name__)
+
+# Hints that are recorded together: what a crash or a slow store costs is no more than these.
+_TOGETHER = 200
 
 
 def dataset_for(key: str, datasets: Sequence[Dataset]) -> Dataset | None:
@@ -62,13 +65,15 @@ class Landing:
         *,
         unchanged: Callable[[], FileMark | None],
         progress: Callable[[], None] = lambda: None,
+        on_put: Callable[[Stat], None] = lambda stat: None,
     ) -> bool:
         """Put a file of the inbox and record it; True when it was a new generation.
 
         `unchanged` gives what to remember of the file, or None when it was written meanwhile: then FileChanged is
         raised before the store has the last byte, so that no half-written object is ever seen. Raises Refused for a
         key that cannot be or that no dataset takes, Transient when store or ledger do not take it. `progress` is called
-        for each piece that is sent.
+        for each piece that is sent, `on_put` once the store has it all: what is recorded no more after that is for
+        `record_put`.
         """
         dataset = self.dataset_for(key)
         if dataset is None:
@@ -77,22 +82,61 @@ class Landing:
             raise FileChanged
         faults.point("landing.file_before_put")
         stat = self._store.put(self._bucket, key, cast(BinaryIO, _Guarded(data, size, unchanged, progress)), size)
+        on_put(stat)
         faults.point("landing.file_after_put")
-        mark = unchanged()
-        marked = replace(mark, etag=stat.etag) if mark is not None else None
-        new = self._ledger.arrivals.record([Seen(stat=stat, dataset=dataset)], Via.FOLDER, mark=marked) > 0
+        new = self._record_file(stat, unchanged())
         faults.point("landing.file_after_record")
         return new
 
-    def seen(self, bucket: str, keys: Sequence[str], via: Via) -> int:
+    def record_put(self, put: Stat, *, unchanged: Callable[[], FileMark | None]) -> bool | None:
+        """Record what `put_file` put and could not record, without another PUT; True when it was a new generation.
+
+        None when the store has something else under that key by now. Raises Transient.
+        """
+        try:
+            now = self._store.stat(put.bucket, put.key)
+        except ObjectMissing:
+            return None
+        return self._record_file(now, unchanged()) if now.etag == put.etag else None
+
+    def _record_file(self, stat: Stat, mark: FileMark | None) -> bool:
+        marked = replace(mark, etag=stat.etag) if mark is not None else None
+        seen = Seen(stat=stat, dataset=self.dataset_for(stat.key))
+        return self._ledger.arrivals.record([seen], Via.FOLDER, mark=marked) > 0
+
+    def seen(
+        self,
+        bucket: str,
+        keys: Sequence[str],
+        via: Via,
+        *,
+        progress: Callable[[], None] = lambda: None,
+        skip: Callable[[str, PenstockError], None] | None = None,
+    ) -> int:
         """Hints that these keys changed: stat each and record what is new; returns how many were.
 
         Keys that are gone by now, and penstock's own, are passed over; a key that cannot be asked for goes to
-        quarantine. Raises Transient.
+        quarantine. `progress` is called for each key. Raises Transient, and SettingsError when the store does not take
+        our keys; with `skip`, which is told, one key that meets either while the store answers is passed over.
         """
+        distinct = list(dict.fromkeys(keys))
+        return sum(
+            self._seen_together(bucket, distinct[start : start + _TOGETHER], via, progress, skip)
+            for start in range(0, len(distinct), _TOGETHER)
+        )
+
+    def _seen_together(
+        self,
+        bucket: str,
+        keys: Sequence[str],
+        via: Via,
+        progress: Callable[[], None],
+        skip: Callable[[str, PenstockError], None] | None,
+    ) -> int:
         found = []
         refused: dict[str, tuple[str | None, str]] = {}
-        for key in dict.fromkeys(keys):
+        for key in keys:
+            progress()
             if key.startswith(RESERVED_PREFIX) or key.endswith("/"):
                 continue
             try:
@@ -104,6 +148,12 @@ class Landing:
                 if _may_exist(key):
                     dataset = self.dataset_for(key)
                     refused[key] = (dataset.name if dataset else None, f"{error}; put it under another key")
+                continue
+            except (Transient, SettingsError) as error:
+                if skip is None:
+                    raise
+                self._store.ping()
+                skip(key, error)
                 continue
             found.append(Seen(stat=stat, dataset=self.dataset_for(key)))
         if refused and self._ledger.arrivals.refuse_keys(bucket, refused, via):

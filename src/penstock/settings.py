@@ -6,6 +6,7 @@ import json
 import os
 import re
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -49,7 +50,7 @@ class Settings(BaseSettings):
         "listen", description="How the store tells of new objects; without any, the bucket is listed every few seconds"
     )
 
-    ledger_url: str = Field("", description="SQLAlchemy URL; default: SQLite under home")
+    ledger_url: SecretStr = Field(SecretStr(""), description="SQLAlchemy URL; default: SQLite under home")
     warehouse: Path = Field(Path(), description="DuckDB file; default: under home")
     warehouse_url: SecretStr = Field(
         SecretStr(""), description="PostgreSQL URL of the warehouse; empty: the DuckDB file"
@@ -64,7 +65,9 @@ class Settings(BaseSettings):
 
     lease_seconds: float = Field(30.0, gt=0, le=300)
     stall_seconds: Seconds = Field(
-        600.0, description="How long a run or a service may stand still before it is given up and started again"
+        600.0,
+        description="How long a run or a service may stand still before it is given up and started again; "
+        "one call of the store may take about 90 s",
     )
     wakeup_seconds: Seconds = Field(5.0, description="How long the first wake-up may stay unanswered; then doubled")
     verify_seconds: Seconds = Field(300.0, description="How often warehouse and ledger are compared")
@@ -77,7 +80,11 @@ class Settings(BaseSettings):
     @property
     def ledger(self) -> str:
         """The ledger's SQLAlchemy URL."""
-        return self.ledger_url or f"sqlite:///{self.home / 'ledger.db'}"
+        return self.ledger_url.get_secret_value() or f"sqlite:///{self.home / 'ledger.db'}"
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, masked(value) if isinstance(value, str) else value
 
     def resolve_secret(self, name: str) -> str:
         """A webhook source's secret by the name of its environment variable; empty where there is none."""
@@ -153,6 +160,11 @@ def masked(value: str) -> str:
     return re.sub(r"([?&](?:ssl)?password=)[^&]*", r"\1********", shown)
 
 
+def without_login(url: str) -> str:
+    """A URL without user and password, to be shown or followed."""
+    return re.sub(r"://.*@", "://", url)
+
+
 def provenance(settings: Settings) -> list[Provenance]:
     """Each setting with the place its value came from, for `penstock doctor`."""
     layers = [
@@ -163,7 +175,9 @@ def provenance(settings: Settings) -> list[Provenance]:
     for name in Settings.model_fields:
         value = getattr(settings, name)
         if isinstance(value, SecretStr):
-            shown = "********" if value.get_secret_value() else "(not set)"
+            secret = value.get_secret_value()
+            hidden = masked(secret) if name.endswith("_url") else "********"
+            shown = hidden if secret else "(not set)"
         else:
             shown = masked(str(value))
         origin = next((origin for origin, values in layers if name in values), "default")

@@ -189,7 +189,7 @@ def test_a_refused_file_of_the_inbox(bench: Bench) -> None:
     (reason,) = replay(bench, "sales/a.csv").refused
     assert "drop the file there again" in reason
     bench.ledger.arrivals.forget_refusal("sales/a.csv")
-    assert replay(bench, "sales/a.csv").unknown == ["sales/a.csv"]
+    assert replay(bench, "sales/a.csv").other == {"sales/a.csv": ("(inbox)/sales/a.csv@1", State.SUPERSEDED)}
     bench.arrive("sales/a.csv")
     end(bench, "sales/a.csv")
     done = replay(bench, "sales/a.csv")
@@ -261,12 +261,37 @@ def test_dropping(bench: Bench) -> None:
     end(bench, "sales/c.csv", state=State.LOADED)
     selection = Selection(keys=("sales/a.csv", "sales/c.csv"))
     done = bench.ledger.replay.drop(selection, by=WHO, reason="a test file")
-    assert (done.first, done.unknown, done.datasets) == (["landing/sales/a.csv@1"], ["sales/c.csv"], {"sales": 1})
+    assert (done.first, done.datasets, done.unknown) == (["landing/sales/a.csv@1"], {"sales": 1}, [])
+    assert done.other == {"sales/c.csv": ("landing/sales/c.csv@1", State.LOADED)}
     assert [row.state for row in bench.rows()] == ["ignored", "quarantined", "loaded"]
     assert bench.rows()[0].reason == f"dropped by {WHO}: a test file"
     assert told(bench, bench.rows()[0].id)[-1] == ("ignored", f"dropped by {WHO}: a test file")
     assert bench.arrive("sales/a.csv") == 0
     assert replay(bench, "sales/a.csv").moved == 1
+
+
+def test_why_it_was_refused_when_it_came_is_kept(bench: Bench) -> None:
+    """The reason of what was in quarantine from the start is in its history once it is dropped, and only once."""
+    born = bench.clock.now
+    bench.arrive("stray/a.csv", dataset=None)
+    (row,) = bench.rows()
+    assert row.state == "quarantined"
+    bench.clock.forward(60)
+    assert bench.ledger.replay.drop(Selection(keys=("stray/a.csv",)), by=WHO, dry=True).moved == 1
+    assert bench.ledger.facts.stories("stray/a.csv")[0].facts == ()
+    bench.ledger.replay.drop(Selection(keys=("stray/a.csv",)), by=WHO)
+    facts = bench.ledger.facts.stories("stray/a.csv")[0].facts
+    assert [(fact.what, fact.detail) for fact in facts] == [
+        ("quarantined", row.reason),
+        ("ignored", f"dropped by {WHO}"),
+    ]
+    assert facts[0].at == born
+    taker = declared("stray")
+    bench.ledger.replay.replay(Selection(keys=("stray/a.csv",)), datasets=[taker], force=False, by=WHO)
+    assert told(bench, row.id)[2:] == [("replayed", f"by {WHO}")]
+    bench.arrive("stray/b.csv", dataset=None)
+    bench.ledger.replay.replay(Selection(keys=("stray/b.csv",)), datasets=[taker], force=False, by=WHO)
+    assert [what for what, _ in told(bench, bench.rows()[1].id)] == ["quarantined", "replayed"]
 
 
 def test_a_dropped_refusal_is_not_made_again(bench: Bench) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from penstock import faults
 from penstock.errors import LeaseLost, QueryRefused, QueryTooLong
 from penstock.warehouse.base import LoadPart, LoadResult, Warehouse
 from tests.conformance.warehouses import COLUMNS, ENDLESS, MAKERS, NOW, WarehouseBench, part, ref
@@ -183,15 +184,6 @@ def test_damage_is_found(bench: WarehouseBench, load: Load, loss: str, found: li
     assert bench.warehouse.damaged("sales") == found
 
 
-def test_objects_with_rows_are_counted(warehouse: Warehouse, load: Load) -> None:
-    """Every object that brought a good or a rejected row counts, of one dataset, and an empty one does not."""
-    assert warehouse.objects("sales") == 0
-    nothing = {"id": pa.array([], pa.int64()), "name": pa.array([], pa.string())}
-    load(A, part("e.csv", nothing), part("r.csv", nothing, rejected=[(1, 2, "r", "raw")]))
-    load(part("a.csv", {"id": [1], "name": ["o"]}, dataset="other"), dataset="other")
-    assert warehouse.objects("sales") == 2
-
-
 # Loads as the holder of a token, and stops at the fault point that a file asks for.
 _HOLDER = """
 import sys
@@ -234,9 +226,23 @@ def test_an_older_load_in_flight_does_not_outlive_a_newer_fence(
     late = part("late.csv", {"id": [8], "name": ["late"]})
     assert bench.warehouse.markers([late.ref.name]) == set()
     assert bench.warehouse.count("sales") == 2
-    with pytest.raises(LeaseLost):
+    with pytest.raises(LeaseLost) as lost:
         load(late, token=4)
+    assert lost.value.greater == 5
+    with pytest.raises(LeaseLost) as lost:
+        bench.warehouse.fence("sales", 3)
+    assert lost.value.greater == 5
     assert load(late, token=5).loaded == (late.ref.name,)
+
+
+def test_the_seams_of_a_load_are_its_own(warehouse: Warehouse, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fence passes no fault point, so that a seam that is armed for a load waits for one."""
+    passed: list[str] = []
+    monkeypatch.setattr(faults, "point", passed.append)
+    warehouse.fence("sales", 1)
+    assert passed == []
+    load(A)
+    assert passed == ["warehouse.before_commit", "warehouse.after_commit"]
 
 
 def test_a_load_and_a_newer_fence_at_once(bench: WarehouseBench) -> None:

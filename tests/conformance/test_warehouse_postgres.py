@@ -21,20 +21,23 @@ from penstock import faults
 from penstock.cli.doctor import examine
 from penstock.errors import (
     DeclarationError,
+    DoesNotFit,
     QueryRefused,
     SettingsError,
     Transient,
     WarehouseLocked,
     WarehouseUnavailable,
 )
+from penstock.ledger.database import Database
 from penstock.settings import load_settings, provenance
 from penstock.warehouse.base import LoadPart, LoadResult
 from penstock.warehouse.duckdb import DuckDBWarehouse
 from penstock.warehouse.postgres import PostgresWarehouse
+from penstock.warehouse.postgres_session import Session
 from penstock.wiring import open_warehouse
 from tests.conformance.ledgers import postgres_bench as postgres_ledger
 from tests.conformance.warehouses import COLUMNS, NOW, WarehouseBench, part, postgres_bench
-from tests.real_postgres import real_postgres
+from tests.real_postgres import real_postgres, shared_postgres
 from tests.real_store import free_port
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 1)  # noqa: DTZ001 - what a column without time zone gives
@@ -171,6 +174,112 @@ def test_a_foreign_table_is_left_alone(bench: WarehouseBench, load: Load) -> Non
     with pytest.raises(DeclarationError, match="search_path"):
         load(A)
     assert bench.warehouse.query("SELECT * FROM sales", limit=1).columns == ("id", "secret")
+
+
+@pytest.mark.parametrize(
+    ("columns", "values", "words"),
+    [
+        ([(f"c{i}", "BIGINT") for i in range(1650)], None, "at most 1600 columns"),
+        ([(f"c{i}", "BIGINT") for i in range(1200)], None, "row is too big"),
+        ([("j", "JSON")], ['{"secret": 1e400000}'], "overflows numeric"),
+        ([("id", "VARCHAR")], ["x"], "bigint"),
+    ],
+    ids=["many columns", "wide", "number", "type"],
+)
+def test_what_the_rows_cause_is_said_and_is_not_transient(
+    bench: WarehouseBench, load: Load, columns: Any, values: Any, words: str
+) -> None:
+    """Rows that PostgreSQL cannot hold are DoesNotFit in the server's words, without the row; others still load."""
+    load(A)
+    bad = part("bad.json", {name: values or [1] for name, _ in columns})
+    with pytest.raises(DoesNotFit, match=words) as refused:
+        load(bad, columns=columns)
+    assert "secret" not in str(refused.value)
+    assert bench.warehouse.markers([bad.ref.name]) == set()
+    assert load(B).loaded == (B.ref.name,)
+
+
+def _trigger(state: str, *, at_commit: bool) -> tuple[str, str]:
+    when = "DEFERRABLE INITIALLY DEFERRED" if at_commit else ""
+    return (
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN RAISE EXCEPTION 'it fails so' USING ERRCODE = '{state}'; END $$",
+        f"CREATE {'CONSTRAINT' if at_commit else ''} TRIGGER fail AFTER INSERT ON _penstock_objects {when} "
+        "FOR EACH ROW EXECUTE FUNCTION fail()",
+    )
+
+
+@pytest.mark.parametrize("at_commit", [False, True])
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [
+        *((state, WarehouseUnavailable) for state in ("53100", "53200", "57014", "40001", "58030", "25006", "XX001")),
+        *((state, DoesNotFit) for state in ("22003", "23514", "54000", "P0001")),
+        *((state, DeclarationError) for state in ("42501", "0A000")),
+    ],
+)
+def test_the_state_decides_who_is_to_blame(
+    bench: WarehouseBench, load: Load, state: str, kind: type[Exception], *, at_commit: bool
+) -> None:
+    """By SQLSTATE the server's troubles wait, the tables' go to the owner, and the data's blame the object."""
+    load(A)
+    for sql in _trigger(state, at_commit=at_commit):
+        bench.spoil(sql)
+    with pytest.raises(kind, match="it fails so"):
+        load(B)
+    assert bench.warehouse.markers([B.ref.name]) == set()
+
+
+@pytest.mark.parametrize(
+    ("sql", "words"),
+    [
+        ("CREATE VIEW seen AS SELECT id FROM sales", "sales.*view seen"),
+        ("ALTER TABLE sales DROP COLUMN _penstock_row", "sales.*_penstock_row"),
+        ("ALTER TABLE sales OWNER TO postgres", "permission denied for table sales|owner of table sales"),
+    ],
+)
+def test_a_table_somebody_changed_is_named(bench: WarehouseBench, load: Load, sql: str, words: str) -> None:
+    """What stands in the way at the tables is a DeclarationError that names table and hindrance."""
+    load(A)
+    bench.spoil(sql)
+    with pytest.raises(DeclarationError, match=words):
+        load(part("c.csv", {"id": [1.5], "name": ["x"]}), columns=(("id", "DOUBLE"), ("name", "VARCHAR")))
+
+
+def test_sessions_are_ours_whatever_the_role_says(bench: WarehouseBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loads read what was committed last, and a server that is gone without a word is noticed."""
+    bench.spoil(f"ALTER DATABASE {bench.address.rpartition('/')[2]} SET default_transaction_isolation = serializable")
+    isolation: list[str] = []
+
+    def watch(session: Session, dataset: str, token: int) -> None:
+        isolation.append(session.ask("SHOW transaction_isolation")[0][0])
+        limits.update(session._connection.info.get_parameters())
+
+    limits: dict[str, str] = {}
+    monkeypatch.setattr(Session, "take_token", watch)
+    bench.warehouse.fence("sales", 1)
+    assert isolation == ["read committed"]
+    assert {name: limits[name] for name in ("keepalives_idle", "keepalives_interval", "keepalives_count")} == {
+        "keepalives_idle": "10",
+        "keepalives_interval": "5",
+        "keepalives_count": "3",
+    }
+    assert limits["tcp_user_timeout"] == "30000"
+
+
+def test_the_ledgers_sessions_are_its_own_whatever_the_role_says(tmp_path: Path) -> None:
+    """The ledger's writers read after they have the write lock, and notice a server that is gone without a word."""
+    with postgres_ledger(tmp_path) as bench:
+        name = bench.url.rpartition("/")[2]
+        shared_postgres().execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'")
+        database = Database(bench.url)
+        try:
+            with database.write() as connection:
+                assert connection.exec_driver_sql("SHOW transaction_isolation").scalar() == "read committed"
+                limits = connection.connection.driver_connection.info.get_parameters()  # type: ignore[union-attr]
+        finally:
+            database.close()
+    assert (limits["keepalives_idle"], limits["tcp_user_timeout"]) == ("10", "30000")
 
 
 def test_another_schema(bench: WarehouseBench) -> None:

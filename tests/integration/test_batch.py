@@ -486,10 +486,11 @@ def test_a_failed_settle_and_then_an_overwrite(works: Works, content: bytes) -> 
     lease = load_and_crash(works)
     works.parts.ledger.work.abandon(lease, reason="no ledger", run="run", blame=False)
     works.parts.arrive("sales/a.csv", content)
-    assert works.parts.states("sales/a.csv") == [State.PENDING, State.SUPERSEDED]
+    assert works.parts.states("sales/a.csv") == [State.PENDING, State.PENDING]
     works.parts.clock.advance(seconds=31)
     works.drain()
     assert works.rows() == ([2] if content else [])
+    assert works.parts.states("sales/a.csv") == [State.LOADED if content else State.EMPTY, State.SUPERSEDED]
 
 
 def test_two_generations_in_one_batch(tmp_path: Path) -> None:

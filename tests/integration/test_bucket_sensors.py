@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 
-from penstock.errors import CannotListen, StoreUnavailable
+from penstock.errors import CannotListen, LedgerUnavailable, PenstockError, SettingsError, StoreUnavailable
 from penstock.landing import Landing
 from penstock.model import State, Via
 from penstock.object_server import Webhook
@@ -95,25 +96,61 @@ def test_half_an_upload_is_nothing(parts: Parts) -> None:
     assert parts.ledger.facts.by_state(State.QUARANTINED) == []
 
 
-def test_hints_that_the_store_does_not_answer_are_left_to_the_sweep(parts: Parts) -> None:
-    """When store or ledger are away a hint asks for a sweep, and the sensor lives on."""
+def test_hints_that_cannot_be_recorded_are_left_to_the_sweep(parts: Parts, caplog: pytest.LogCaptureFixture) -> None:
+    """While store or ledger are away one key is tried, it is said once, and then a sweep is asked for."""
 
     class Away:
-        """A landing whose first call fails."""
+        """A landing whose first calls fail."""
 
-        failures = 1
+        failures = 2
 
-        def seen(self, bucket: str, keys: list[str], via: Via) -> int:
+        def seen(self, bucket: str, keys: list[str], via: Via, **how: Any) -> int:
             if self.failures:
                 self.failures -= 1
-                raise StoreUnavailable
+                raise LedgerUnavailable
             return parts.landing.seen(bucket, keys, via)
 
     with store_folder(parts, Away()) as asked:
         parts.put("sales/lost.csv", b"lost")
         wait_for(lambda: len(asked) == 2, what="a sweep is asked for")
+        assert pending(parts) == ["sales/lost.csv"]
         parts.put("sales/x.csv", b"x")
         wait_for(lambda: "sales/x.csv" in pending(parts), what="the next one is recorded")
+    assert len(asked) == 2
+    assert sum("left to the sweep" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_hints_that_come_during_an_outage_do_not_wait(parts: Parts) -> None:
+    """Only the key that failed is tried again; the sweep that follows finds the others, which are not kept."""
+
+    class Away:
+        """A landing that records nothing while `away`."""
+
+        away = True
+        asked: ClassVar[list[list[str]]] = []
+
+        def seen(self, bucket: str, keys: list[str], via: Via, **how: Any) -> int:
+            self.asked.append(keys)
+            if self.away:
+                raise LedgerUnavailable
+            return len(keys)
+
+    sweeps: list[None] = []
+    away = Away()
+    sensor = StoreFolderSensor(
+        parts.bucket, Path("/store"), landing=cast(Landing, away), sweep_soon=lambda: sweeps.append(None)
+    )
+    for number in range(5):
+        sensor.hint(Path(f"/store/sales/{number}"))
+        sensor._work_off(now=0.0)
+    assert away.asked == [["sales/0"]]
+    assert sensor._hints == {}
+    away.away = False
+    sensor._work_off(now=math.inf)
+    assert (away.asked[1:], len(sweeps)) == ([["sales/0"]], 1)
+    sensor.hint(Path("/store/sales/6"))
+    sensor._work_off(now=math.inf)
+    assert (away.asked[2:], len(sweeps)) == ([["sales/6"]], 1)
 
 
 def test_too_many_hints_ask_for_a_sweep(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,6 +198,50 @@ def test_listening_is_tried_again(parts: Parts, caplog: pytest.LogCaptureFixture
     assert "ended: The object store does not answer" in caplog.text
 
 
+@pytest.mark.parametrize("error", [LedgerUnavailable, SettingsError])
+def test_listening_while_nothing_can_be_recorded(
+    parts: Parts, error: type[PenstockError], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said once, tried after growing pauses, and one sweep is asked for when it is over."""
+    monkeypatch.setattr(bucket, "_FIRST_PAUSE", 0.01)
+
+    class Chatty:
+        """A store that tells of a key as soon as it is listened to."""
+
+        def listen(self, bucket: str, *, stop: threading.Event, on_open: Any) -> Iterator[str]:
+            on_open()
+            while not stop.wait(0.01):
+                yield "sales/x.csv"
+
+    class Full:
+        """A landing whose ledger's disk is full for some calls."""
+
+        calls = 0
+
+        def seen(self, bucket: str, keys: list[str], via: Via, **how: Any) -> int:
+            self.calls += 1
+            if self.calls <= 5:
+                pauses.append(sensor._pause)
+                raise error
+            return parts.landing.seen(bucket, keys, via, **how)
+
+    parts.put("sales/x.csv", b"x")
+    asked: list[None] = []
+    pauses: list[float] = []
+    sensor = BucketSensor(
+        parts.bucket,
+        store=cast(Any, Chatty()),
+        landing=cast(Landing, Full()),
+        sweep_soon=lambda: asked.append(None),
+    )
+    with running(sensor.run):
+        wait_for(lambda: pending(parts), what="it is recorded")
+        wait_for(lambda: len(asked) == 2, what="one sweep at the first connection, and one when it is over")
+    assert len(asked) == 2
+    assert pauses == [0.01, 0.02, 0.04, 0.08, 0.16]
+    assert sum("ended" in record.getMessage() for record in caplog.records) == 1
+
+
 def test_a_hint_that_comes_before_the_store_knows_its_object(parts: Parts) -> None:
     """A file is in the store's folder a moment before the store answers for it; the hint is not lost over that."""
 
@@ -169,7 +250,7 @@ def test_a_hint_that_comes_before_the_store_knows_its_object(parts: Parts) -> No
 
         calls = 0
 
-        def seen(self, bucket: str, keys: list[str], via: Via) -> int:
+        def seen(self, bucket: str, keys: list[str], via: Via, **how: Any) -> int:
             self.calls += 1
             return parts.landing.seen(bucket, keys, via) if self.calls > 1 else 0
 

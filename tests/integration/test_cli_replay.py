@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from sqlalchemy import update
 
 from penstock.cli.main import cli
 from penstock.cli.replay import who
@@ -21,6 +22,7 @@ from penstock.declarations import Dataset
 from penstock.ledger import Ledger
 from penstock.ledger.arrivals import FileMark, Seen
 from penstock.ledger.facts import Story
+from penstock.ledger.tables import objects
 from penstock.model import Delivery, ObjectRef, Outcome, Stat, State, Via
 from penstock.project import FOLDERS
 
@@ -58,10 +60,19 @@ class Desk:
         self.ledger = Ledger(f"sqlite:///{folder / '.penstock' / 'ledger.db'}", project="desk", clock=lambda: self.now)
         self.ledger.migrate(lock_folder=folder / ".penstock")
 
-    def arrive(self, *keys: str, dataset: Dataset | None = SALES) -> None:
+    def deliver(self, source: str, delivery: str, *, dataset: str) -> None:
+        """Record a delivery, in an envelope of its own."""
+        key = f"_penstock/deliveries/{source}.ndjson"
+        found = Delivery(
+            id=delivery, source=source, dataset=dataset, received_at=self.now, content_type="", headers={}, body=b"{}"
+        )
+        stat = Stat(bucket="landing", key=key, etag="e", size=3, modified=self.now)
+        self.ledger.arrivals.record_deliveries("landing", key, stat, {1: found}, Via.WEBHOOK)
+
+    def arrive(self, *keys: str, dataset: Dataset | None = SALES, etag: str = "a") -> None:
         """Record objects."""
         seen = [
-            Seen(stat=Stat(bucket="landing", key=key, etag="a", size=3, modified=self.now), dataset=dataset)
+            Seen(stat=Stat(bucket="landing", key=key, etag=etag, size=3, modified=self.now), dataset=dataset)
             for key in keys
         ]
         assert self.ledger.arrivals.record(seen, Via.BUCKET) == (len(keys) if dataset else 0)
@@ -78,7 +89,7 @@ class Desk:
 
     def run(self, *words: str) -> Result:
         """One command."""
-        return CliRunner().invoke(cli, ["--project", str(self.folder), *words])
+        return CliRunner(env={"COLUMNS": "120"}).invoke(cli, ["--project", str(self.folder), *words])
 
     def facts(self, *words: str, code: int = 0) -> Any:
         """What a command says with --json."""
@@ -163,13 +174,16 @@ def test_a_dataset_means_what_is_stuck(desk: Desk) -> None:
     desk.arrive("sales/empty.csv")
     desk.end(State.EMPTY, "it has no records")
     assert desk.facts("replay", "--dataset", "sales", "--dry-run")["first"] == ["landing/sales/bad.csv@1"]
-    assert desk.facts("replay", "--dataset", "sales", "--force", "--dry-run")["replayed"] == 2
+    assert desk.facts("replay", "--dataset", "sales", "--force", "--dry-run")["would_replay"] == 2
     assert desk.facts("replay", "--dataset", "sales", "--state", "empty")["first"] == ["landing/sales/empty.csv@1"]
     assert desk.facts("replay", "--dataset", "sales", "--state", "loaded", code=1)["replayed"] == 0
     assert desk.facts("replay", "--dataset", "sales")["replayed"] == 1
     nothing = desk.run("replay", "--dataset", "sales")
     assert nothing.exit_code == 0
     assert "Nothing of sales is quarantined. What is loaded is replaced with --force" in nothing.stdout
+    assert desk.run("replay", "--dataset", "sales", "--force", "--state", "missing", "--state", "ignored").stdout == (
+        "Nothing of sales is ignored or missing.\n"
+    )
 
 
 def test_since(desk: Desk) -> None:
@@ -184,9 +198,11 @@ def test_since(desk: Desk) -> None:
     for when in ("2h", moment):
         told = desk.facts("replay", "--dataset", "sales", "--since", when, "--dry-run")
         assert told["first"] == ["landing/sales/new.csv@1"], when
-        assert [story["key"] for story in desk.facts("quarantine", "ls", "--since", when)] == ["sales/new.csv"]
-    assert desk.facts("replay", "--dataset", "sales", "--since", "7d", "--dry-run")["replayed"] == 2
-    assert desk.facts("quarantine", "ls", "--dataset", "other") == []
+        assert [story["key"] for story in desk.facts("quarantine", "ls", "--since", when)["quarantined"]] == [
+            "sales/new.csv"
+        ]
+    assert desk.facts("replay", "--dataset", "sales", "--since", "7d", "--dry-run")["would_replay"] == 2
+    assert desk.facts("quarantine", "ls", "--dataset", "other") == {"quarantined": [], "more": False}
 
 
 def test_a_dry_run_changes_nothing(desk: Desk) -> None:
@@ -206,6 +222,8 @@ def test_a_dry_run_changes_nothing(desk: Desk) -> None:
         ["replay", "--state", "quarantined"],
         ["replay", "sales/a.csv", "--since", "yesterday"],
         ["replay", "sales/a.csv", "--state", "lost"],
+        ["replay", "sales/a.csv", "--state", "superseded"],
+        ["replay", "sales/a.csv", "--state", "claimed"],
         ["quarantine", "replay"],
         ["quarantine", "drop"],
         ["quarantine", "ls", "--limit", "0"],
@@ -238,7 +256,13 @@ def test_dropping(desk: Desk) -> None:
     assert (story.state, story.reason) == (State.IGNORED, f"dropped by {who()}: a test file")
     again = desk.run("quarantine", "drop", "sales/a.csv")
     assert again.exit_code == 1
-    assert "Nothing quarantined is known of 'sales/a.csv'" in again.stderr
+    assert again.stderr == (
+        "'sales/a.csv' is not what was asked for: landing/sales/a.csv@1 is ignored. Look: penstock why sales/a.csv\n"
+    )
+    assert desk.facts("quarantine", "drop", "sales/a.csv", code=1)["other"] == [
+        {"key": "sales/a.csv", "name": "landing/sales/a.csv@1", "state": "ignored"}
+    ]
+    assert "Nothing is known of 'sales/b.csv'" in desk.run("quarantine", "drop", "sales/b.csv").stderr
     assert "Nothing is in quarantine." in desk.run("quarantine", "ls").stdout
 
 
@@ -263,6 +287,104 @@ def test_ls_says_that_there_is_more(desk: Desk) -> None:
     assert "sales/3.csv" in told
     assert "sales/1.csv" not in told
     assert "more than these 2" in told
+    asked = desk.facts("quarantine", "ls", "--limit", "2")
+    assert ([story["name"] for story in asked["quarantined"]], asked["more"]) == (
+        ["landing/sales/3.csv@1", "landing/sales/2.csv@1"],
+        True,
+    )
+    assert desk.facts("quarantine", "ls", "--limit", "4")["more"] is False
+    assert "landing/sales/3.csv@1" in told, "the name tells the generation"
+
+
+def test_what_was_overwritten_often_is_shown(desk: Desk) -> None:
+    """An old generation in quarantine is shown, however many were loaded since."""
+    desk.arrive("sales/a.csv")
+    desk.end(State.QUARANTINED, "bad")
+    for n in range(25):
+        desk.arrive("sales/a.csv", etag=f"b{n}")
+        desk.end(State.LOADED)
+    with desk.ledger.database.write() as connection:
+        connection.execute(
+            update(objects).where(objects.c.generation == 1).values(state=State.QUARANTINED.value, reason="bad")
+        )
+    shown = desk.run("quarantine", "show", "sales/a.csv")
+    assert (shown.exit_code, "landing/sales/a.csv@1" in shown.stdout) == (0, True), shown.output
+    assert [one["name"] for one in desk.facts("quarantine", "show", "sales/a.csv")["quarantined"]] == [
+        "landing/sales/a.csv@1"
+    ]
+
+
+def test_an_id_that_two_sources_gave_is_not_guessed(desk: Desk) -> None:
+    """A delivery's id that several sources have given does nothing and names each; `source:id` and the name are one."""
+    desk.deliver("shop", "42", dataset="sales")
+    desk.deliver("bank", "42", dataset="sales")
+    desk.end(State.QUARANTINED, "bad")
+    names = {
+        "shop": "landing/_penstock/deliveries/shop.ndjson@1#1",
+        "bank": "landing/_penstock/deliveries/bank.ndjson@1#1",
+    }
+    for words in (["quarantine", "drop", "42"], ["quarantine", "replay", "42"], ["replay", "42"]):
+        refused = desk.run(*words)
+        assert refused.exit_code == 1
+        for source, name in names.items():
+            assert f"{source}:42 ({name})" in refused.stderr
+        assert desk.facts(*words, code=1)["ambiguous"] == [
+            {"key": "42", "deliveries": [{"name": names[source], "source": source} for source in ("shop", "bank")]}
+        ]
+        assert set(desk.states().values()) == {State.QUARANTINED}
+    assert desk.facts("quarantine", "drop", "bank:42")["first"] == [names["bank"]]
+    assert desk.facts("replay", "42", "--state", "quarantined")["first"] == [names["shop"]], "only one is left"
+    assert desk.facts("replay", names["bank"])["replayed"] == 1
+
+
+def test_one_object_counts_once(desk: Desk) -> None:
+    """A key that is given twice, or in two ways, is one object."""
+    desk.arrive("sales/a.csv")
+    desk.end(State.QUARANTINED, "bad")
+    words = ["replay", "sales/a.csv", "inbox/sales/a.csv", "landing/sales/a.csv", "landing/sales/a.csv@1"]
+    assert desk.facts(*words, "--dry-run")["would_replay"] == 1
+    assert desk.facts(*words)["replayed"] == 1
+
+
+def test_dropping_much(desk: Desk) -> None:
+    """A dataset is dropped as it is replayed: looked at first with --dry-run, and not unasked above 100."""
+    desk.arrive(*[f"sales/{n}.csv" for n in range(101)])
+    desk.end(State.QUARANTINED, "bad")
+    refused = desk.run("quarantine", "drop", "--dataset", "sales")
+    assert refused.exit_code == 2
+    assert "101 objects would be given up: say --yes" in refused.stderr
+    assert desk.facts("quarantine", "drop", "--dataset", "sales", "--dry-run")["would_drop"] == 101
+    assert set(desk.states().values()) == {State.QUARANTINED}
+    assert desk.facts("quarantine", "drop", "sales/1.csv", "--dataset", "other", code=1)["dropped"] == 0
+    assert desk.facts("quarantine", "drop", "--dataset", "sales", "--yes")["dropped"] == 101
+    assert set(desk.states().values()) == {State.IGNORED}
+    assert desk.run("quarantine", "drop", "--dataset", "sales").stdout == "Nothing of sales is quarantined.\n"
+
+
+def test_quarantine_replay_is_replay_of_what_is_quarantined(desk: Desk) -> None:
+    """It narrows by dataset and moment as `replay` does, and leaves alone what is in no quarantine."""
+    desk.arrive("sales/empty.csv")
+    desk.end(State.EMPTY)
+    desk.arrive("sales/bad.csv")
+    desk.end(State.QUARANTINED, "bad")
+    assert desk.run("quarantine", "replay", "sales/empty.csv").exit_code == 1
+    told = desk.facts("quarantine", "replay", "--dataset", "sales", "--since", "2h")
+    assert told["first"] == ["landing/sales/bad.csv@1"]
+    assert desk.states() == {"sales/bad.csv": State.PENDING, "sales/empty.csv": State.EMPTY}
+
+
+def test_a_password_in_prefects_address_is_never_shown(desk: Desk) -> None:
+    """Neither a link nor the settings show who logs in, or how."""
+    address = "http://ann:hush@127.0.0.1:1/api"
+    (desk.folder / ".env").write_text(f"PENSTOCK_PREFECT_API_URL={address}\nPENSTOCK_PROJECT=desk\n")
+    desk.arrive("sales/a.csv")
+    desk.end(State.QUARANTINED, "bad")
+    for words in (["quarantine", "show", "sales/a.csv"], ["doctor"]):
+        for result in (desk.run(*words), desk.run(*words, "--json")):
+            assert "127.0.0.1:1" in result.output
+            assert "hush" not in result.output
+    told = desk.facts("quarantine", "show", "sales/a.csv")
+    assert told["quarantined"][0]["links"] == {RUN: f"http://127.0.0.1:1/runs/flow-run/{RUN}"}
 
 
 def test_many_are_not_replayed_unasked(desk: Desk) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -16,6 +17,7 @@ from typing import Any, BinaryIO, cast
 import pytest
 
 from penstock.declarations import Dataset, Folder
+from penstock.errors import LedgerUnavailable, SettingsError
 from penstock.landing import Landing
 from penstock.ledger.arrivals import Arrivals, FileMark
 from penstock.model import State
@@ -389,7 +391,7 @@ def test_the_store_is_down(tmp_path: Path, inbox: Path, caplog: pytest.LogCaptur
             pauses: set[float] = set()
 
             def tried() -> bool:
-                pauses.add(sensor._paused_until)
+                pauses.add(sensor._outage.until)
                 return len(pauses) >= 3
 
             wait_for(tried, what="it was tried twice")
@@ -415,6 +417,193 @@ def test_a_file_that_the_store_never_takes_holds_up_no_other(
         wait_for(lambda: "both/x.csv cannot be taken" in caplog.text, what="it is said")
         (inbox / "sales" / "better.csv").write_bytes(b"better")
         recorded(parts, "sales/better.csv", b"better")
+
+
+def test_an_inbox_that_cannot_be_scanned(inbox: Path, parts: Parts, caplog: pytest.LogCaptureFixture) -> None:
+    """While the ledger cannot be asked each scan fails, which is said once an outage."""
+
+    class Away(Arrivals):
+        """A ledger that cannot even be read, while `away`."""
+
+        away = True
+
+        def file_marks(self, paths: Sequence[str]) -> dict[str, FileMark]:
+            """As the real one, or not at all."""
+            if self.away:
+                raise LedgerUnavailable
+            return super().file_marks(paths)
+
+    ledger = Away(parts.ledger.database, "demo")
+    sensor = sensor_on(inbox, parts, arrivals=ledger)
+    (inbox / "sales" / "a.csv").write_bytes(b"x")
+    for away in (True, True, False, True, True):
+        ledger.away = away
+        sensor._scan_safely()
+    assert sum("could not be scanned" in record.getMessage() for record in caplog.records) == 2
+
+
+class FullDisk(Arrivals):
+    """A ledger that reads, and writes nothing while `full`."""
+
+    full = True
+
+    def record(self, *what: Any, **how: Any) -> int:
+        """As the real one, or not at all."""
+        if self.full:
+            raise LedgerUnavailable("the ledger does not answer: database or disk is full")
+        return super().record(*what, **how)
+
+
+def test_a_ledger_that_can_only_be_read(
+    inbox: Path, parts: Parts, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the ledger's disk is full no file is uploaded twice, few are once, and then all is recorded."""
+    caplog.set_level(logging.INFO)
+    ledger = FullDisk(parts.ledger.database, "demo")
+    monkeypatch.setattr(parts.ledger, "arrivals", ledger)
+    now = [0.0]
+    store = MeddledStore(real=parts.store)
+    sensor = sensor_on(inbox, parts, store=store, monotonic=lambda: now[0])
+    for number in range(20):
+        path = inbox / "sales" / f"{number}.csv"
+        path.write_bytes(b"%d" % number)
+        os.utime(path, ns=(1, 1))
+    sensor.scan()
+    for _ in range(120):
+        assert sensor.run_once() == 0
+        now[0] += 1
+    assert len(store.puts) == len(set(store.puts)) <= 10
+    ledger.full = False
+    taken = 0
+    for _ in range(61):
+        taken += sensor.run_once()
+        now[0] += 1
+    assert taken == 20
+    assert len(store.puts) == len(set(store.puts)) == 20
+    assert {len(parts.states(f"sales/{number}.csv")) for number in range(20)} == {1}
+    assert sensor.scan() == 0, "they are remembered"
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("penstock")]
+    assert said == [
+        "the ledger does not answer: database or disk is full; files stay in the inbox until it is back",
+        "the folder sensor goes on",
+    ]
+
+
+def test_what_was_written_or_overwritten_since_it_could_not_be_recorded_is_put_again(
+    inbox: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what the store still has, of a file that is still the same, is recorded without another upload."""
+    ledger = FullDisk(parts.ledger.database, "demo")
+    monkeypatch.setattr(parts.ledger, "arrivals", ledger)
+    now = [0.0]
+    store = MeddledStore(real=parts.store)
+    sensor = sensor_on(inbox, parts, store=store, monotonic=lambda: now[0])
+    written, overwritten = inbox / "sales" / "w.csv", inbox / "sales" / "o.csv"
+    for path in (written, overwritten):
+        path.write_bytes(b"one")
+        os.utime(path, ns=(1, 1))
+    sensor.scan()
+    assert sensor.run_once() == 0
+    assert sorted(store.puts) == ["sales/o.csv", "sales/w.csv"]
+    written.write_bytes(b"two")
+    os.utime(written, ns=(2, 2))
+    parts.put("sales/o.csv", b"by another")
+    ledger.full = False
+    now[0] += 60
+    assert sensor.run_once() == 2
+    assert sorted(store.puts) == ["sales/o.csv", "sales/o.csv", "sales/w.csv", "sales/w.csv"]
+    recorded(parts, "sales/w.csv", b"two")
+    recorded(parts, "sales/o.csv", b"one")
+
+
+def test_one_file_that_the_store_denies(inbox: Path, parts: Parts, caplog: pytest.LogCaptureFixture) -> None:
+    """A key that the store does not let us write is said once and stops neither the others nor the sensor."""
+
+    def deny(key: str) -> None:
+        if key == "sales/denied.csv":
+            raise SettingsError("the store does not accept the keys (AccessDenied)")
+
+    now = [0.0]
+    store = MeddledStore(real=parts.store, during=deny)
+    sensor = sensor_on(inbox, parts, store=store, monotonic=lambda: now[0])
+    taken = 0
+    for number in range(30):
+        for name in (f"{number}.csv", "denied.csv"):
+            (inbox / "sales" / name).write_bytes(b"x")
+            os.utime(inbox / "sales" / name, ns=(1, 1))
+        sensor.scan()
+        taken += sensor.run_once()
+        assert taken == number + 1, "no other file waits"
+        now[0] += 2
+    assert 2 <= store.puts.count("sales/denied.csv") <= 8
+    assert sum("denied.csv cannot be taken" in record.getMessage() for record in caplog.records) == 1
+    assert len(caplog.records) == 1
+
+
+def test_wrong_keys_are_waited_out(inbox: Path, parts: Parts, caplog: pytest.LogCaptureFixture) -> None:
+    """A store that does not take our keys at all is said once, and the sensor goes on once it does."""
+
+    class Locked(MeddledStore):
+        """A store with other keys than ours, while `locked`."""
+
+        locked = True
+
+        def ping(self) -> None:
+            if self.locked:
+                raise SettingsError("the store does not accept the keys")
+
+        def put(self, *what: Any) -> Any:
+            self.ping()
+            return super().put(*what)
+
+    now = [0.0]
+    store = Locked(real=parts.store)
+    sensor = sensor_on(inbox, parts, store=store, monotonic=lambda: now[0])
+    for name in ("a.csv", "b.csv", "c.csv"):
+        (inbox / "sales" / name).write_bytes(b"x")
+        os.utime(inbox / "sales" / name, ns=(1, 1))
+    sensor.scan()
+    for _ in range(60):
+        assert sensor.run_once() == 0
+        now[0] += 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "the store does not accept the keys; files stay in the inbox until it is back"
+    ]
+    store.locked = False
+    now[0] += 30
+    assert sensor.run_once() == 3
+
+
+@pytest.mark.parametrize("after", ["delete", "archive"])
+def test_an_inbox_that_can_only_be_read(
+    inbox: Path, parts: Parts, after: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files are recorded once; that they cannot be removed is said once a folder and tried again at each scan."""
+    sensor = sensor_on(inbox, parts, Folder(after=after))
+    (inbox / "sales" / "b").mkdir()
+    paths = [inbox / "sales" / f"{folder}{number}.csv" for folder in ("", "b/") for number in range(5)]
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    tried: list[Path] = []
+
+    def read_only(path: Path, *where: Any) -> None:
+        tried.append(path)
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", read_only)
+        patch.setattr(Path, "rename", read_only)
+        for _ in range(3):
+            assert sensor.scan() == 10
+            work_off(sensor)
+        assert len(tried) == 30
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2
+    assert all("is recorded and cannot be removed" in line and "Read-only" in line for line in said)
+    assert len(parts.ledger.facts.by_state(State.PENDING)) == 10
+    assert sensor.scan() == 10
+    work_off(sensor)
+    assert not any(path.exists() for path in paths)
 
 
 @pytest.mark.parametrize("after", ["delete", "archive"])

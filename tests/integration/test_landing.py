@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from threading import Barrier
@@ -17,14 +18,16 @@ from penstock.errors import (
     FileChanged,
     LedgerUnavailable,
     ObjectMissing,
+    PenstockError,
     Refused,
+    SettingsError,
     StoreUnavailable,
     Transient,
     Unreadable,
 )
 from penstock.landing import Landing, dataset_for
 from penstock.ledger.arrivals import FileMark
-from penstock.model import Delivery, State, Via
+from penstock.model import Delivery, Stat, State, Via
 from penstock.objects import ObjectStore
 from tests.conformance.ledgers import SALES, Bench, declared, delivery, sqlite_bench
 from tests.real_store import Kind, RealStore, real_store
@@ -164,6 +167,30 @@ class TestFiles:
         assert landing.seen(bucket, ["sales/a.csv"], Via.SWEEP) == 1
         assert not put(landing)
 
+    def test_what_was_put_and_not_recorded_is_not_put_again(
+        self, landing: Landing, bench: Bench, store: ObjectStore, bucket: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is recorded as what the store still has, with the file's mark, once; what was overwritten is not."""
+
+        def full(*what: object, **how: object) -> int:
+            raise LedgerUnavailable("the disk is full")
+
+        was_put: list[Stat] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(landing._ledger.arrivals, "record", full)
+            with pytest.raises(LedgerUnavailable):
+                landing.put_file("sales/a.csv", io.BytesIO(b"a,b\n1"), 5, unchanged=lambda: MARK, on_put=was_put.append)
+        (stat,) = was_put
+        assert landing.record_put(stat, unchanged=lambda: MARK) is True
+        assert landing.record_put(stat, unchanged=lambda: MARK) is False
+        assert bench.states() == [("sales/a.csv", 1, "pending")]
+        assert bench.ledger.arrivals.file_marks(["sales/a.csv"])["sales/a.csv"].etag == stat.etag
+        store.put_bytes(bucket, "sales/a.csv", b"other")
+        assert landing.record_put(stat, unchanged=lambda: MARK) is None
+        store.remove(bucket, "sales/a.csv")
+        assert landing.record_put(stat, unchanged=lambda: MARK) is None
+        assert bench.states() == [("sales/a.csv", 1, "pending")]
+
 
 class TestHints:
     """Hints that keys changed."""
@@ -190,6 +217,68 @@ class TestHints:
         """A senseless hint stops no other."""
         store.put_bytes(bucket, "sales/a.csv", b"1")
         assert landing.seen(bucket, [key, "sales/a.csv"], Via.NOTIFICATION) == 1
+
+    @pytest.mark.parametrize("error", [StoreUnavailable("SlowDownRead"), SettingsError("AccessDenied")], ids=repr)
+    def test_one_key_that_the_store_does_not_tell_of_can_be_skipped(
+        self,
+        landing: Landing,
+        bench: Bench,
+        store: ObjectStore,
+        bucket: str,
+        error: PenstockError,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Who says how to skip gets the others recorded, unless the store is away as a whole; nobody else does."""
+        for key in ("sales/a.csv", "sales/b.csv"):
+            store.put_bytes(bucket, key, b"1")
+        answered = store.stat
+
+        def stat(name: str, key: str) -> Stat:
+            if key == "sales/a.csv":
+                raise error
+            return answered(name, key)
+
+        monkeypatch.setattr(store, "stat", stat)
+        hints = ["sales/a.csv", "sales/b.csv"]
+        with pytest.raises(type(error)):
+            landing.seen(bucket, hints, Via.NOTIFICATION)
+        skipped: list[tuple[str, PenstockError]] = []
+        assert landing.seen(bucket, hints, Via.NOTIFICATION, skip=lambda *what: skipped.append(what)) == 1
+        assert skipped == [("sales/a.csv", error)]
+        assert bench.states() == [("sales/b.csv", 1, "pending")]
+
+        def away() -> None:
+            raise StoreUnavailable("away")
+
+        monkeypatch.setattr(store, "ping", away)
+        with pytest.raises(StoreUnavailable, match="away"):
+            landing.seen(bucket, hints, Via.NOTIFICATION, skip=lambda *what: skipped.append(what))
+        assert len(skipped) == 1
+
+    def test_many_hints_are_recorded_as_it_goes_on(
+        self, landing: Landing, bench: Bench, store: ObjectStore, bucket: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Each key is progress, and what was asked for before an end is not asked for in vain."""
+        now = datetime.now(UTC)
+        asked: list[str] = []
+
+        def stat(name: str, key: str) -> Stat:
+            asked.append(key)
+            if len(asked) == 450:
+                raise StoreUnavailable
+            return Stat(bucket=name, key=key, etag="e", size=1, modified=now)
+
+        monkeypatch.setattr(store, "stat", stat)
+        beats: list[int] = []
+        with pytest.raises(StoreUnavailable):
+            landing.seen(
+                bucket,
+                [f"sales/{number}" for number in range(1000)],
+                Via.SWEEP,
+                progress=lambda: beats.append(len(asked)),
+            )
+        assert len(bench.states()) == 400
+        assert beats == list(range(450))
 
     def test_of_many_writers_and_hints_every_last_byte_is_recorded(
         self, landing: Landing, bench: Bench, store: ObjectStore, bucket: str

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -25,13 +25,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from penstock.declarations import Dataset
 from penstock.errors import LeaseLost
 from penstock.flows.batch import Batch
 from penstock.flows.verify import compare
 from penstock.ledger.replay import Selection
-from penstock.model import Lease
+from penstock.model import Lease, State
 from penstock.sensors.sweep import Sweep
-from tests.integration.parts import Parts, parts_in
+from tests.integration.parts import SALES, Parts, parts_in
 from tests.integration.test_batch import TTL, Works, csv_of, works_on
 from tests.real_store import RealStore, real_store
 
@@ -59,14 +60,15 @@ class PipeMachine(RuleBasedStateMachine):
     """`puts` are the ids of every content that a key ever had, in order; None where it was deleted."""
 
     server: ClassVar[RealStore]
+    dataset: ClassVar[Dataset]
 
     @initialize()
     def begin(self) -> None:
         """An empty pipe."""
         self.closing = ExitStack()
         folder = Path(self.closing.enter_context(TemporaryDirectory()))
-        self.parts: Parts = self.closing.enter_context(parts_in(folder, self.server, fake_time=True))
-        self.works: Works = works_on(self.parts)
+        self.parts: Parts = self.closing.enter_context(parts_in(folder, self.server, [self.dataset], fake_time=True))
+        self.works: Works = works_on(self.parts, self.dataset)
         self.puts: dict[str, list[tuple[int, ...] | None]] = {key: [] for key in KEYS}
         self.runs: list[Run] = []
         self.count = 0
@@ -80,10 +82,8 @@ class PipeMachine(RuleBasedStateMachine):
             for _ in range(12):
                 self.wait(61)
                 self.works.drain()
-            rows = self.rows()
-            for key, contents in self.puts.items():
-                if contents and contents[-1] is not None:
-                    assert rows[key] == Counter(contents[-1]), (key, contents, self.parts.stories(key))
+            self.the_last_content_is_there()
+            self.the_ledger_tells_the_truth()
         finally:
             self.closing.close()
 
@@ -114,13 +114,33 @@ class PipeMachine(RuleBasedStateMachine):
             case "die":
                 self.die(which)
 
+    def the_last_content_is_there(self) -> None:
+        """Of each key that was not deleted: its last content, once; with `ignore` any one content."""
+        rows = self.rows()
+        for key, contents in self.puts.items():
+            if not contents or contents[-1] is None:
+                continue
+            if self.dataset.on_overwrite == "replace":
+                assert rows[key] == Counter(contents[-1]), (key, contents, self.parts.stories(key))
+            elif self.dataset.on_overwrite == "append":
+                assert rows[key] >= Counter(contents[-1]), (key, contents, self.parts.stories(key))
+            else:
+                assert rows[key], (key, contents, self.parts.stories(key))
+
+    def the_ledger_tells_the_truth(self) -> None:
+        """What it calls loaded has its marker and its rows, and nothing else has."""
+        stories = [story for key in KEYS for story in self.parts.stories(key)]
+        loaded = {story.name for story in stories if story.state is State.LOADED}
+        assert self.works.warehouse.markers([story.name for story in stories]) == loaded
+        assert {name for name, _ in self.table()} == loaded
+
     # The world outside
 
     def put(self, key: str, size: int, back: bool, told: bool) -> None:
         """A client puts new content, perhaps over old, or what the key held at first."""
         ids = tuple(range(self.count, self.count + size))
         self.count += size
-        if back and self.puts[key]:
+        if back and self.puts[key] and self.dataset.on_overwrite != "append":
             ids = self.puts[key][0] or ids
         self.parts.put(key, csv_of(*ids))
         self.puts[key].append(ids)
@@ -215,23 +235,33 @@ class PipeMachine(RuleBasedStateMachine):
 
     @invariant()
     def a_key_has_the_rows_of_one_content(self) -> None:
-        """Never a mixture of two generations, never half of one, never a row twice."""
-        if hasattr(self, "parts"):
-            for key, found in self.rows().items():
-                contents = [Counter(ids) for ids in self.puts[key] if ids is not None]
+        """Never a mixture of two generations, never half of one, never a row twice; `append` adds up whole ones."""
+        if not hasattr(self, "parts"):
+            return
+        for key, found in self.rows().items():
+            contents = [Counter(ids) for ids in self.puts[key] if ids is not None]
+            if self.dataset.on_overwrite == "append":
+                assert all(content <= found or not content & found for content in contents), (key, found)
+                assert set(found.values()) <= {1}, (key, found)
+            else:
                 assert found == Counter() or found in contents, (key, found)
 
     def compare(self) -> None:
         """The comparison with the warehouse finds no loss where there is none."""
-        assert [one for one in compare(self.parts.ledger, self.works.warehouse, thorough=True) if one.lost] == []
+        assert [one for one in compare(self.parts.ledger, self.works.warehouse) if one.lost] == []
 
     def rows(self) -> dict[str, Counter[int]]:
         """The ids in the table, by key."""
         found: dict[str, Counter[int]] = {key: Counter() for key in KEYS}
-        if self.works.warehouse.path.exists() and self.works.warehouse.count("sales"):
-            for name, id in self.works.rows("_penstock_object, id"):
-                found[name.partition("/")[2].rpartition("@")[0]][id] += 1
+        for name, id in self.table():
+            found[name.partition("/")[2].rpartition("@")[0]][id] += 1
         return found
+
+    def table(self) -> list[tuple[str, int]]:
+        """Object and id of every row."""
+        if not self.works.warehouse.path.exists() or not self.works.warehouse.count("sales"):
+            return []
+        return self.works.rows("_penstock_object, id")
 
 
 @pytest.fixture(scope="module")
@@ -242,13 +272,17 @@ def embedded() -> Iterator[RealStore]:
 
 
 @pytest.mark.timeout(300)
-def test_any_order_of_events_loads_each_row_once(embedded: RealStore) -> None:
+@pytest.mark.parametrize("on_overwrite", ["replace", "append", "ignore"])
+def test_any_order_of_events_loads_each_row_once(
+    embedded: RealStore, on_overwrite: Literal["replace", "append", "ignore"]
+) -> None:
     """Whatever order they come in, the last content of each key is in the table in the end, once and alone."""
-    machine = type("Machine", (PipeMachine,), {"server": embedded})
+    dataset = replace(SALES, on_overwrite=on_overwrite)
+    machine = type("Machine", (PipeMachine,), {"server": embedded, "dataset": dataset})
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=20,
+            max_examples=12,
             stateful_step_count=30,
             deadline=None,
             phases=[Phase.explicit, Phase.reuse, Phase.generate],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import threading
@@ -17,7 +18,7 @@ import pytest
 
 from penstock import envelope
 from penstock.declarations import Dataset
-from penstock.errors import StoreUnavailable
+from penstock.errors import LedgerUnavailable, PenstockError, SettingsError, StoreUnavailable
 from penstock.landing import Landing
 from penstock.ledger.arrivals import Seen
 from penstock.model import ENVELOPE_PREFIX, Delivery, Stat, State, Via
@@ -184,9 +185,9 @@ def test_many_keys_in_batches(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> 
     real = parts.landing.seen
     sweep = sweep_of(parts)
 
-    def seen(bucket: str, keys: Sequence[str], via: Via) -> int:
+    def seen(bucket: str, keys: Sequence[str], via: Via, **how: Any) -> int:
         asked.append(len(keys))
-        return real(bucket, keys, via)
+        return real(bucket, keys, via, **how)
 
     monkeypatch.setattr(sweep._landing, "seen", seen)
     assert sweep.run_once() == Swept(listed=35, recorded=34)
@@ -311,7 +312,7 @@ def test_prefixes_have_positions_of_their_own(parts: Parts, monkeypatch: pytest.
 
 
 def test_afresh(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who asks for a comparison now gets a whole one, and the position of the one that was cut short stays."""
+    """Who asks for all of it gets a whole sweep, after which there is nothing to go on with."""
     monkeypatch.setattr(sweep_module, "_BATCH", 2)
     for name in ("sales/1", "sales/2", "sales/3"):
         parts.put(name, b"x")
@@ -319,7 +320,156 @@ def test_afresh(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
         counting(parts, breaks_after=2)[1].run_once()
     parts.put("sales/0", b"x")
     assert sweep_of(parts).run_once(afresh=True) == Swept(listed=4, recorded=2)
-    assert parts.ledger.positions.after(parts.bucket, "") == "sales/2"
+    assert sweep_of(parts).run_once() == Swept(listed=4)
+
+
+def test_no_position_is_gone_on_from_twice(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What makes every sweep end at one place, while the store answers, hides no key before it for ever."""
+    monkeypatch.setattr(sweep_module, "_BATCH", 2)
+    for name in ("sales/1", "sales/2", "sales/3", "sales/4"):
+        parts.put(name, b"x")
+
+    class Ends(CountingStore):
+        """Its listing never comes past one key."""
+
+        def list(self, bucket: str, **where: Any) -> Iterator[Stat]:
+            for stat in super().list(bucket, **where):
+                if stat.key == "sales/3":
+                    raise StoreUnavailable
+                yield stat
+
+    sweep = sweep_of(replace(parts, store=cast(ObjectStore, Ends(real=parts.store))))
+    with pytest.raises(StoreUnavailable):
+        sweep.run_once()
+    parts.put("sales/0", b"x")
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            sweep.run_once()
+    assert parts.states("sales/0") == [State.PENDING]
+
+
+def test_a_store_that_is_away_uses_up_no_position(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often a sweep is tried meanwhile, it goes on where it was once the store is back."""
+    monkeypatch.setattr(sweep_module, "_BATCH", 2)
+    for name in ("sales/1", "sales/2", "sales/3"):
+        parts.put(name, b"x")
+
+    class Away(CountingStore):
+        """Answers nothing."""
+
+        def ping(self) -> None:
+            raise StoreUnavailable
+
+    with pytest.raises(StoreUnavailable):
+        counting(parts, breaks_after=2)[1].run_once()
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable):
+            sweep_of(replace(parts, store=cast(ObjectStore, Away(real=parts.store)))).run_once()
+    assert sweep_of(parts).run_once() == Swept(resumed=True, listed=1, recorded=1)
+
+
+@dataclass(kw_only=True)
+class BadKeys(CountingStore):
+    """A real store that answers for some keys with an error; `away` is what it answers to a ping."""
+
+    bad: dict[str, PenstockError]
+    away: PenstockError | None = None
+
+    def stat(self, bucket: str, key: str) -> Stat:
+        """As the real one, but for the bad keys."""
+        if key in self.bad:
+            raise self.bad[key]
+        return self.real.stat(bucket, key)
+
+    def read(self, bucket: str, key: str, **how: Any) -> bytes:
+        """As the real one, but for the bad keys."""
+        if key in self.bad:
+            raise self.bad[key]
+        return self.real.read(bucket, key, **how)
+
+    def ping(self) -> None:
+        """As the real one, unless it is away."""
+        if self.away:
+            raise self.away
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("SlowDownRead"), SettingsError("AccessDenied")], ids=repr)
+def test_a_key_that_the_store_does_not_tell_of_holds_up_no_other(
+    parts: Parts, error: PenstockError, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is passed over, counted and said once, as is an envelope; the next sweep asks for it again."""
+    monkeypatch.setattr(sweep_module, "_BATCH", 3)
+    names = [f"sales/{number}" for number in range(9)]
+    for name in names:
+        parts.put(name, b"x")
+    envelopes = [orphan(parts, "a", delivery(1)), orphan(parts, "b", delivery(2))]
+    store = BadKeys(real=parts.store, bad=dict.fromkeys([names[4], envelopes[0]], error))
+    sweep = sweep_of(replace(parts, landing=parts.landing, store=cast(ObjectStore, store)), later=timedelta(minutes=2))
+    assert sweep.run_once() == Swept(listed=11, skipped=2, recorded=8, deliveries=1)
+    parts.put("sales/-before", b"x")
+    parts.put("sales/9", b"x")
+    assert sweep.run_once() == Swept(listed=13, skipped=2, recorded=2)
+    assert [record.getMessage() for record in caplog.records if "left to the next sweep" in record.getMessage()] == [
+        f"{envelopes[0]} is left to the next sweep, and so is what else the store does not tell of: {error}"
+    ]
+    store.bad.clear()
+    assert sweep.run_once() == Swept(listed=13, recorded=1, deliveries=1)
+
+
+@pytest.mark.parametrize("away", [StoreUnavailable("no answer"), SettingsError("wrong keys")], ids=repr)
+def test_a_store_that_does_not_answer_ends_the_sweep(parts: Parts, away: PenstockError) -> None:
+    """Where nothing can be asked for the sweep stops at the first key, and takes none for passed over."""
+    parts.put("sales/a", b"x")
+    store = BadKeys(real=parts.store, bad={"sales/a": away}, away=away)
+    with pytest.raises(type(away)):
+        sweep_of(replace(parts, store=cast(ObjectStore, store))).run_once()
+
+
+def test_wrong_keys_are_waited_out(parts: Parts, caplog: pytest.LogCaptureFixture) -> None:
+    """While the store does not take our keys the sweep says so once and lives on."""
+    parts.put("sales/a", b"x")
+    wrong = SettingsError("the store does not accept the keys")
+    store = BadKeys(real=parts.store, bad={"sales/a": wrong}, away=wrong)
+    pauses: list[float] = []
+
+    def every(took: float) -> float:
+        pauses.append(took)
+        return 0.01
+
+    ticks = itertools.count()
+    sweep = sweep_of(replace(parts, store=cast(ObjectStore, store)))
+    with running(lambda stop: sweep.run(stop, every=every, monotonic=lambda: next(ticks))):
+        wait_for(lambda: len(pauses) >= 3, what="it was tried again")
+        assert set(pauses) == {0.0}, "what a failure took is no reason for a longer pause"
+        store.bad, store.away = {}, None
+        wait_for(lambda: parts.states("sales/a"), what="it goes on")
+    assert sum("the sweep stopped" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_an_envelope_that_the_ledger_does_not_take_ends_the_sweep(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ledger that is away is no fault of the envelope that was to be recorded."""
+    orphan(parts, "a", delivery(1))
+    sweep = sweep_of(parts, later=timedelta(minutes=2))
+
+    def full(stat: Stat) -> int:
+        raise LedgerUnavailable
+
+    monkeypatch.setattr(sweep._landing, "adopt_envelope", full)
+    with pytest.raises(LedgerUnavailable):
+        sweep.run_once()
+
+
+def test_it_is_alive_at_each_key(parts: Parts) -> None:
+    """A store that takes a while for each key is not taken for a standstill."""
+    for number in range(30):
+        parts.put(f"sales/{number}", b"x")
+    beats: list[None] = []
+    sweep = sweep_of(parts)
+    sweep._alive = lambda: beats.append(None)
+    sweep.run_once()
+    assert len(beats) >= 30
 
 
 def test_a_whole_sweep_follows_the_rest_of_one(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,6 +128,31 @@ def test_foreign_holder_is_named(tmp_path: Path, start: Start) -> None:
     assert json.dumps(found.rows) == "[[2]]"
 
 
+LOCKER = """
+import sys, filelock
+with filelock.FileLock(sys.argv[1]):
+    print("holding", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_who_holds_the_lock_file_is_named(tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process with the lock is named by pid and command; where the system does not tell, as another one."""
+    path = tmp_path / "w.duckdb"
+    house = DuckDBWarehouse(path, wait_seconds=0.2)
+    house.fence("sales", 1)
+    locker = start(LOCKER, f"{path}.lock")
+    assert locker.stdout
+    assert locker.stdout.readline() == "holding\n"
+    with pytest.raises(WarehouseLocked, match=rf"process {locker.pid} \(.*filelock"):
+        house.fence("sales", 2)
+    monkeypatch.setattr("penstock.holders._LOCKS", tmp_path / "none")
+    with pytest.raises(WarehouseLocked, match="held by another process and"):
+        house.fence("sales", 2)
+    locker.communicate()
+    house.fence("sales", 2)
+
+
 def test_held_lock_file_is_waited_for_and_reported(tmp_path: Path) -> None:
     """A held lock file ends in WarehouseLocked after `wait_seconds`, and the file is the owner's alone."""
     from filelock import FileLock
@@ -136,6 +161,6 @@ def test_held_lock_file_is_waited_for_and_reported(tmp_path: Path) -> None:
     house = DuckDBWarehouse(path, wait_seconds=0.2)
     house.fence("sales", 1)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    with FileLock(f"{path}.lock"), pytest.raises(WarehouseLocked):
+    with FileLock(f"{path}.lock"), pytest.raises(WarehouseLocked, match=rf"process {os.getpid()} \("):
         house.count("sales")
     assert house.count("sales") == 0

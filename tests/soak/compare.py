@@ -61,8 +61,10 @@ def compare(ledger: Ledger, accepted: Accepted, tables: Mapping[str, Counter[Row
     expected: dict[str, set[Row]] = {"drops": set(), "posts": set()}
     for key, content in accepted.objects.items():
         source[content.id] = key
-        if not content.poison:
-            expected["drops"].update(content.lines())
+        stands = accepted.stays.get(key) if content.poison else content
+        if stands is not None:
+            source[stands.id] = key
+            expected["drops"].update(stands.lines())
     for id, (sender, content) in accepted.deliveries.items():
         source[content.id] = id
         expected["drops" if sender == "shop" else "posts"].update(content.lines())

@@ -5,17 +5,18 @@ The world answers in its own time, so that two soaks of one seed do the same thi
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
 How = Literal["written", "moved", "chunks", "reopened"]
-Who = Literal["sensors", "serve", "relay", "worker", "forkserver", "run", "minio", "prefect"]
+Who = Literal["sensors", "serve", "relay", "worker", "forkserver", "run", "minio", "prefect", "postgres"]
 Link = Literal["store", "prefect", "webhook"]
 CutHow = Literal["cut", "stall"]
 
 HOWS: tuple[How, ...] = ("written", "moved", "chunks", "reopened")
-# A run is killed as often as all others together of its kind: it is where rows could be lost or doubled.
+# Each is killed once in a round, in any order; a run, where rows could be lost or doubled, twice.
 WHOM: tuple[Who, ...] = ("sensors", "serve", "relay", "worker", "forkserver", "run", "run", "minio", "prefect")
 LINKS: tuple[Link, ...] = ("store", "store", "prefect", "webhook")
 
@@ -47,7 +48,10 @@ class Content:
 
 @dataclass(frozen=True, kw_only=True)
 class Drop:
-    """A file for the inbox; `pause` is the time between two chunks."""
+    """A file for the inbox; `pause` is the time between two chunks.
+
+    Poison for a key that holds something good waits until that is loaded: its rows have to stay.
+    """
 
     at: float
     key: str
@@ -99,7 +103,13 @@ Action = Drop | Put | Post | Kill | Cut
 
 
 def schedule(
-    seed: int, seconds: float, *, things_every: float = 0.4, kill_every: float = 5.0, cut_every: float = 12.0
+    seed: int,
+    seconds: float,
+    *,
+    things_every: float = 0.4,
+    kill_every: float = 5.0,
+    cut_every: float = 12.0,
+    whom: Sequence[Who] = WHOM,
 ) -> list[Action]:
     """Everything that happens in a soak of so many seconds, in order; the figures are means."""
     random = Random(seed)  # noqa: S311 - to be repeated, not to be secret
@@ -112,8 +122,8 @@ def schedule(
         else:
             actions.append(_object(random, at, number, kind, taken[kind]))
     actions += [
-        Kill(at=at, who=random.choice(WHOM), after=random.uniform(0, 1.2))
-        for at in _moments(random, seconds, kill_every)
+        Kill(at=at, who=who, after=random.uniform(0, 1.2))
+        for at, who in zip(_moments(random, seconds, kill_every), _rounds(random, whom), strict=False)
     ]
     actions += [
         Cut(
@@ -135,12 +145,21 @@ def _moments(random: Random, seconds: float, every: float) -> list[float]:
     return moments
 
 
+def _rounds(random: Random, whom: Sequence[Who]) -> Iterator[Who]:
+    while True:
+        yield from random.sample(whom, len(whom))
+
+
 def _object(random: Random, at: float, number: int, kind: str, taken: list[str]) -> Drop | Put:
-    poison = random.random() < 0.03
+    poison = random.random() < 0.05
     rows = random.choice((1, 3, 10, 40, 400))
-    if taken and not poison and random.random() < 0.2:
+    how = random.choice(HOWS)
+    if taken and random.random() < (0.4 if poison else 0.2):
         # The youngest are the likeliest to be on their way still.
         key = random.choice(taken[-4:] if random.random() < 0.6 else taken)
+        if poison:
+            # Whole at once: no part of it may count as a good generation of its own.
+            how = "moved"
     else:
         key = f"drops/{kind}-{number}.csv"
         if not poison:
@@ -148,7 +167,7 @@ def _object(random: Random, at: float, number: int, kind: str, taken: list[str])
     content = Content(id=f"{kind[0]}{number}", rows=rows, poison=poison)
     if kind == "put":
         return Put(at=at, key=key, content=content)
-    return Drop(at=at, key=key, content=content, how=random.choice(HOWS), pause=random.uniform(0.01, 0.2))
+    return Drop(at=at, key=key, content=content, how=how, pause=random.uniform(0.01, 0.2))
 
 
 def _post(random: Random, at: float, number: int) -> Post:

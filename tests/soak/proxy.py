@@ -22,11 +22,11 @@ class Proxy:
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"proxy {port}", daemon=True)
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
-        self._passing: set[asyncio.Task[None]] = set()
         self._flows = asyncio.Event()
+        self._refusals = 0
 
     def cut(self, seconds: float) -> None:
-        """Reset every connection, and refuse new ones for so long; returns at once."""
+        """Reset every connection, and new ones for so long; returns at once."""
         self.cuts += 1
         self._ask(self._refuse(seconds))
 
@@ -55,13 +55,11 @@ class Proxy:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
 
     async def _refuse(self, seconds: float) -> None:
-        if self._server is None:
-            return  # in the middle of a cut already
-        server, self._server = self._server, None
-        server.close()
+        # It goes on listening: asyncio leaks a connection that is accepted while its server closes.
+        self._refusals += 1
         self._reset()
         await asyncio.sleep(seconds)
-        await self._listen()
+        self._refusals -= 1
 
     async def _hold(self, seconds: float) -> None:
         self._flows.clear()
@@ -69,7 +67,12 @@ class Proxy:
         self._flows.set()
 
     async def _close(self) -> None:
+        self._refusals += 1
         if self._server is not None:
+            for listening in self._server.sockets:
+                self._loop.remove_reader(listening.fileno())
+            # What was just accepted gets to where it cleans up after itself.
+            await asyncio.sleep(0.05)
             self._server.close()
         self._reset()
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -82,18 +85,20 @@ class Proxy:
             writer.transport.abort()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open.add(writer)
-        try:
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
-        except OSError:
+        if self._refusals:
             writer.transport.abort()
-            self._open.discard(writer)
             return
-        self._open.add(far_writer)
+        mine = [writer]
+        self._open.add(writer)
+        # Cancelled only by `stop`; asyncio's streams would print that as an error of their own.
         try:
-            await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer))
+            with contextlib.suppress(OSError, asyncio.CancelledError):
+                far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
+                mine.append(far_writer)
+                self._open.add(far_writer)
+                await asyncio.gather(self._pass(reader, far_writer), self._pass(far_reader, writer))
         finally:
-            for one in (writer, far_writer):
+            for one in mine:
                 one.transport.abort()
                 self._open.discard(one)
 

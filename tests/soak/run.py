@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from penstock.errors import LedgerUnavailable
+from penstock.warehouse.base import Warehouse
+from tests.real_postgres import RealPostgres, real_postgres
 from tests.soak.compare import Row, Verdict, compare, unsettled
-from tests.soak.plan import Cut, Kill, schedule
+from tests.soak.plan import WHOM, Cut, Kill, Who, schedule
 from tests.soak.processes import age, find
 from tests.soak.senders import Accepted, Senders
 from tests.soak.world import World, running_world
@@ -21,7 +24,14 @@ _TICK = 0.05
 _TELL_EVERY = 10.0
 # A kill that meets no such process within so long is counted as missed.
 _PATIENCE = 15.0
+# Without these nothing is loaded until they are up again. They are killed only after something was, or a slow machine
+# would load nothing, and the soak show nothing.
+_NEEDED: frozenset[Who] = frozenset({"prefect", "worker", "forkserver"})
+_PATIENCE_FOR_NEEDED = 60.0
+# Nothing may be open for so long: what comes late, such as a sweep's second thoughts, would begin within it.
+_QUIET = 4.0
 _MOST_SHOWN = 10
+_MOST_KEPT = 30
 
 
 @dataclass(kw_only=True)
@@ -31,8 +41,10 @@ class Figures:
     seed: int
     minutes: float
     bucket_events: str
+    database: str
     kills: Counter[str] = field(default_factory=Counter)
-    missed: int = 0
+    # Kills that met no such process.
+    missed: Counter[str] = field(default_factory=Counter)
     cuts: int = 0
     objects: int = 0
     generations: int = 0
@@ -53,12 +65,15 @@ class Figures:
             "minutes": f"{self.minutes:g}",
             "seed": self.seed,
             "the bucket's events": self.bucket_events,
+            "ledger and warehouse": self.database,
             "kills": self.kills.total(),
             **{f"kills of {who}": count for who, count in sorted(self.kills.items())},
+            "kills that met nobody": f"{self.missed.total()} {' '.join(sorted(self.missed))}".rstrip(),
             "connections cut": self.cuts,
             "objects": self.objects,
             "their generations": self.generations,
             "deliveries": self.deliveries,
+            "tries of senders": self.tries,
             "seconds until all had ended": f"{self.settled_after:.0f}",
             "rows": self.verdict.rows,
             "lost": len(self.verdict.lost),
@@ -80,11 +95,12 @@ def soak(
 ) -> Figures:
     """Run one soak in an empty folder; `settle` is how long everything may take to end after it."""
     events = ("webhook", "listen")[seed % 2]
-    figures = Figures(seed=seed, minutes=seconds / 60, bucket_events=events)
+    database = "PostgreSQL" if postgres else "SQLite and DuckDB"
+    figures = Figures(seed=seed, minutes=seconds / 60, bucket_events=events, database=database)
     accepted = Accepted()
     with (
-        _postgres(postgres) as urls,
-        running_world(folder, bucket_events=events, urls=urls) as world,
+        _postgres(postgres) as server,
+        running_world(folder, bucket_events=events, postgres=server) as world,
         contextlib.closing(Senders(world, accepted)) as senders,
     ):
         say("everything runs; the trouble begins")
@@ -98,7 +114,8 @@ def soak(
             figures.refused += [f"{left} senders were never answered with a yes"]
         figures.objects, figures.deliveries = len(accepted.objects), len(accepted.deliveries)
         figures.generations, figures.tries = accepted.generations, accepted.tries
-        figures.verdict = compare(world.ledger, accepted, {table: _rows(world, table) for table in ("drops", "posts")})
+        tables = {table: _rows(world.warehouse, table) for table in ("drops", "posts")}
+        figures.verdict = compare(world.ledger, accepted, tables)
         if not figures.good:
             _tell(world, figures, say)
     return figures
@@ -116,19 +133,23 @@ class _Trouble:
         self._figures = figures
         self._say = say
         self._kills: list[tuple[float, Kill]] = []
+        # The last load before a process that loading needs was killed.
+        self._loaded_before: datetime | None = None
         self._log = world.up.folder / "soak.log"
 
     def make(self, seed: int, seconds: float, kill_every: float) -> None:
         """All of it; returns when the time is over."""
         began = time.monotonic()
         told = 0.0
-        actions = schedule(seed, seconds, kill_every=kill_every)
+        whom = WHOM if self._world.postgres is None else (*WHOM, "postgres")
+        actions = schedule(seed, seconds, kill_every=kill_every, whom=whom)
         while (now := time.monotonic() - began) < seconds:
             self._world.watch()
             while actions and actions[0].at <= now:
                 action = actions.pop(0)
                 if isinstance(action, Kill):
-                    self._kills.append((now + _PATIENCE, action))
+                    patience = _PATIENCE_FOR_NEEDED if action.who in _NEEDED else _PATIENCE
+                    self._kills.append((now + patience, action))
                 elif isinstance(action, Cut):
                     self._cut(action)
                 else:
@@ -143,15 +164,32 @@ class _Trouble:
         found = find(self._world.up.folder) if self._kills else {}
         left = []
         for patience, kill in self._kills:
+            if kill.who == "postgres":
+                self._world.kill_postgres()
+                self._killed(kill, "and started again")
+                continue
             there = [one for one in found.get(kill.who, []) if kill.who != "run" or age(one) >= kill.after]
-            if there and there[0].kill():
-                self._figures.kills[kill.who] += 1
-                self._note(f"killed {kill.who} {there[0].pid}")
+            if there and self._may_go(kill.who) and there[0].kill():
+                self._killed(kill, str(there[0].pid))
             elif now < patience:
                 left.append((patience, kill))
             else:
-                self._figures.missed += 1
+                self._figures.missed[kill.who] += 1
+                self._note(f"no {kill.who} to be killed")
         self._kills = left
+
+    def _may_go(self, who: Who) -> bool:
+        if who not in _NEEDED:
+            return True
+        loaded = self._world.last_load()
+        if loaded is None or loaded == self._loaded_before:
+            return False
+        self._loaded_before = loaded
+        return True
+
+    def _killed(self, kill: Kill, how: str) -> None:
+        self._figures.kills[kill.who] += 1
+        self._note(f"killed {kill.who} {how}")
 
     def _cut(self, cut: Cut) -> None:
         proxy = self._world.links[cut.link]
@@ -160,7 +198,7 @@ class _Trouble:
         self._note(f"{cut.how} of {cut.link} for {cut.seconds:.1f} s")
 
     def _tell(self, now: float) -> None:
-        waiting = unsettled(self._world.ledger, self._accepted)
+        waiting = _waiting(self._world, self._accepted)
         self._say(
             f"{now:4.0f} s: {self._figures.kills.total()} kills, {self._figures.cuts} cuts, "
             f"{len(self._accepted.objects)} objects, {len(self._accepted.deliveries)} deliveries, "
@@ -177,11 +215,13 @@ def _wait_until_settled(
 ) -> int:
     """Returns how many senders are unfinished when the time is over."""
     deadline = time.monotonic() + seconds
-    told = time.monotonic()
+    told = quiet_since = time.monotonic()
     while time.monotonic() < deadline:
         world.watch()
-        waiting, unfinished = unsettled(world.ledger, accepted), senders.unfinished()
-        if not waiting and not unfinished:
+        waiting, unfinished = _waiting(world, accepted), senders.unfinished()
+        if waiting or unfinished:
+            quiet_since = time.monotonic()
+        elif time.monotonic() - quiet_since >= _QUIET:
             return 0
         if time.monotonic() - told >= _TELL_EVERY:
             told = time.monotonic()
@@ -190,33 +230,47 @@ def _wait_until_settled(
     return senders.unfinished()
 
 
-def _rows(world: World, table: str) -> Counter[Row]:
-    done = world.up.run(
-        "query", f"SELECT id, n, text FROM {table}", "--limit", "100000000", "--json", check=False, seconds=120
-    )
-    if done.returncode:
-        # No such table: nothing was loaded into it. The comparison will say what is missing.
+def _waiting(world: World, accepted: Accepted) -> dict[str, str]:
+    try:
+        return unsettled(world.ledger, accepted)
+    except LedgerUnavailable as error:
+        return {"the ledger": str(error)}
+
+
+def _rows(warehouse: Warehouse, table: str) -> Counter[Row]:
+    # None also while nothing was loaded into it and there is no such table; the comparison says what is missing.
+    count = warehouse.count(table)
+    if not count:
         return Counter()
-    return Counter((row["id"], row["n"], row["text"]) for row in json.loads(done.stdout))
+    found = warehouse.query(f"SELECT id, n, text FROM {table}", limit=count, seconds=120)
+    assert not found.truncated, f"{table} still grows"
+    return Counter(found.rows)
 
 
 def _tell(world: World, figures: Figures, say: Callable[[str], None]) -> None:
     verdict = figures.verdict
     for what, found in (("lost", verdict.lost), ("twice", verdict.twice), ("wrong", verdict.wrong)):
-        for row, key in list(found.items())[:_MOST_SHOWN]:
-            say(f"{what}: row {row} of {key}")
+        for key, count in Counter(found.values()).most_common(_MOST_SHOWN):
+            example = next(row for row, of in found.items() if of == key)
+            say(f"{what}: {count} rows of {key}, such as {example}")
     for key, why in list(verdict.astray.items())[:_MOST_SHOWN]:
         say(f"astray: {key}: {why}")
     for refused in figures.refused[:_MOST_SHOWN]:
         say(f"refused: {refused}")
     bad = [*verdict.lost.values(), *verdict.twice.values(), *verdict.wrong.values(), *verdict.astray]
-    for key in list(dict.fromkeys(bad))[:_MOST_SHOWN]:
-        say(world.up.run("why", key, check=False).stdout)
+    # The folder gets more of them than are shown: PostgreSQL's data goes with its server.
+    with (world.up.folder / "why.txt").open("w") as file:
+        for number, key in enumerate(list(dict.fromkeys(bad))[:_MOST_KEPT]):
+            why = world.up.run("why", key, check=False).stdout
+            file.write(why)
+            if number < _MOST_SHOWN:
+                say(why)
 
 
 @contextlib.contextmanager
-def _postgres(wanted: bool) -> Iterator[dict[str, str]]:
+def _postgres(wanted: bool) -> Iterator[RealPostgres | None]:
     if not wanted:
-        yield {}
+        yield None
         return
-    raise NotImplementedError
+    with real_postgres() as server:
+        yield server

@@ -33,6 +33,8 @@ class Accepted:
     lock: threading.Lock = field(default_factory=threading.Lock)
     # By key: what it holds now. A file counts from its writer's close.
     objects: dict[str, Content] = field(default_factory=dict)
+    # By key: what was loaded before the poison that the key holds now, and has to stay.
+    stays: dict[str, Content] = field(default_factory=dict)
     # By delivery id.
     deliveries: dict[str, tuple[str, Content]] = field(default_factory=dict)
     # Generations that were closed or acknowledged, overwritten ones and those of a file's chunks included.
@@ -81,15 +83,33 @@ class Senders:
         if before is not None:
             # It is running or done: the pool takes them in order.
             before.result()
-        if isinstance(action, Put):
-            self._put(action)
-        else:
-            self._drop(action)
+        good = self._good(action.key)
+        if action.content.poison and good is not None:
+            self._until_loaded(action.key, good)
+        taken = self._put(action) if isinstance(action, Put) else self._drop(action)
+        with self._accepted.lock:
+            if not taken:
+                return
+            self._accepted.generations += taken
+            self._accepted.objects[action.key] = action.content
+            self._accepted.stays.pop(action.key, None)
+            if action.content.poison and good is not None:
+                self._accepted.stays[action.key] = good
 
-    def _drop(self, drop: Drop) -> None:
+    def _good(self, key: str) -> Content | None:
+        """What of the key has to be in the table as things are."""
+        with self._accepted.lock:
+            now = self._accepted.objects.get(key)
+            return self._accepted.stays.get(key) if now is not None and now.poison else now
+
+    def _until_loaded(self, key: str, good: Content) -> None:
+        while not self._give_up.is_set() and not self._world.has_loaded(key, good):
+            self._give_up.wait(_PAUSE)
+
+    def _drop(self, drop: Drop) -> int:
+        """Returns how many generations it made."""
         target = self._world.up.inbox / drop.key
         chunks = drop.content.chunks()
-        generations = 1
         if drop.how == "written":
             target.write_bytes(b"".join(chunks))
         elif drop.how == "moved":
@@ -99,10 +119,8 @@ class Senders:
         elif drop.how == "chunks":
             self._write_in_chunks(target, chunks, drop.pause)
         else:
-            generations = self._write_reopened(target, chunks, drop.pause)
-        with self._accepted.lock:
-            self._accepted.objects[drop.key] = drop.content
-            self._accepted.generations += generations
+            return self._write_reopened(target, chunks, drop.pause)
+        return 1
 
     def _write_in_chunks(self, target: Path, chunks: list[bytes], pause: float) -> None:
         with target.open("wb") as file:
@@ -119,7 +137,8 @@ class Senders:
             self._pause(pause)
         return len(parts)
 
-    def _put(self, put: Put) -> None:
+    def _put(self, put: Put) -> int:
+        """Returns 1, or 0 when it was given up."""
         body = put.content.body()
 
         def send() -> bool:
@@ -131,10 +150,7 @@ class Senders:
                 return False
             return True
 
-        if self._until(send):
-            with self._accepted.lock:
-                self._accepted.objects[put.key] = put.content
-                self._accepted.generations += 1
+        return int(self._until(send))
 
     def _post(self, post: Post) -> None:
         if post.together and post.again:

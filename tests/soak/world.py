@@ -6,24 +6,34 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import httpx
 from minio import Minio
+from sqlalchemy import func, select
 
 from penstock import object_server
 from penstock.cli.prefect_processes import server_argv, server_env
 from penstock.cli.supervisor import Child, Supervisor, accepts
+from penstock.errors import LedgerUnavailable
 from penstock.ledger import Ledger
+from penstock.ledger.tables import objects
+from penstock.model import State
 from penstock.settings import read_made
+from penstock.warehouse.base import Warehouse
+from penstock.warehouse.duckdb import DuckDBWarehouse
+from penstock.warehouse.postgres import PostgresWarehouse
 from tests.acceptance.running import Up
+from tests.real_postgres import RealPostgres
 from tests.real_store import free_port
-from tests.soak.plan import Link
+from tests.soak.plan import Content, Link
 from tests.soak.proxy import Proxy, proxied
 
 BUCKET = "landing"
@@ -85,14 +95,40 @@ class World:
     links: dict[Link, Proxy]
     access_key: str
     secret_key: str
-    bucket_events: str
-    ledger: Ledger = field(init=False)
+    ledger: Ledger
+    warehouse: Warehouse
+    postgres: RealPostgres | None = None
 
     def watch(self) -> None:
         """Start the store and Prefect again when they were killed; from the main thread, several times a second."""
         self.outside.watch()
         assert self.up.process is not None
         assert self.up.process.poll() is None, f"`up` ended with {self.up.process.returncode}: see up.log"
+
+    def has_loaded(self, key: str, content: Content) -> bool:
+        """Whether the ledger says so of this content of the key; False also while the ledger cannot tell."""
+        etag = hashlib.md5(content.body()).hexdigest()  # noqa: S324 - the store's etag
+        wanted = (objects.c.key == key, objects.c.etag == etag, objects.c.state == State.LOADED.value)
+        try:
+            with self.ledger.database.read() as connection:
+                return connection.execute(select(objects.c.id).where(*wanted)).first() is not None
+        except LedgerUnavailable:
+            return False
+
+    def last_load(self) -> datetime | None:
+        """When something was loaded last; None before the first, and while the ledger cannot tell."""
+        newest = select(func.max(objects.c.changed_at)).where(objects.c.state == State.LOADED.value)
+        try:
+            with self.ledger.database.read() as connection:
+                return connection.execute(newest).scalar()
+        except LedgerUnavailable:
+            return None
+
+    def kill_postgres(self) -> None:
+        """Kill -9 it, and start it again; returns when it answers."""
+        assert self.postgres is not None
+        self.postgres.kill()
+        self.postgres.start()
 
     def client(self) -> Minio:
         """A client of the store as an uploader has it, behind the proxy."""
@@ -124,8 +160,8 @@ def write_project(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def running_world(folder: Path, *, bucket_events: str, urls: dict[str, str]) -> Iterator[World]:
-    """Start all of it, yield when it works, and end all of it; `urls` are further settings, such as PostgreSQL's."""
+def running_world(folder: Path, *, bucket_events: str, postgres: RealPostgres | None) -> Iterator[World]:
+    """Start all of it, yield when it works, and end all of it; with `postgres`, ledger and warehouse are there."""
     write_project(folder)
     home = folder / ".penstock"
     home.mkdir(mode=0o700)
@@ -147,6 +183,7 @@ def running_world(folder: Path, *, bucket_events: str, urls: dict[str, str]) -> 
         outside.start(_store(folder / "store", store_port, access_key, secret_key, hook))
         outside.start(_prefect(home, prefect_port, auth))
         outside.wait_ready("minio", "prefect", seconds=90)
+        urls = _urls(postgres)
         up = Up(
             folder=folder,
             extra={
@@ -165,18 +202,29 @@ def running_world(folder: Path, *, bucket_events: str, urls: dict[str, str]) -> 
         )
         stack.callback(_end, up)
         up.start()
-        world = World(
+        ledger = Ledger(urls.get("PENSTOCK_LEDGER_URL") or f"sqlite:///{home / 'ledger.db'}", project=folder.name)
+        stack.callback(ledger.close)
+        yield World(
             up=up,
             outside=outside,
             links=links,
             access_key=access_key,
             secret_key=secret_key,
-            bucket_events=bucket_events,
+            ledger=ledger,
+            warehouse=_warehouse(home, urls),
+            postgres=postgres,
         )
-        url = urls.get("PENSTOCK_LEDGER_URL") or f"sqlite:///{home / 'ledger.db'}"
-        world.ledger = Ledger(url, project=folder.name)
-        stack.callback(world.ledger.close)
-        yield world
+
+
+def _urls(postgres: RealPostgres | None) -> dict[str, str]:
+    if postgres is None:
+        return {}
+    return {"PENSTOCK_LEDGER_URL": postgres.ledger_url(), "PENSTOCK_WAREHOUSE_URL": postgres.warehouse_url()}
+
+
+def _warehouse(home: Path, urls: dict[str, str]) -> Warehouse:
+    url = urls.get("PENSTOCK_WAREHOUSE_URL")
+    return PostgresWarehouse(url) if url else DuckDBWarehouse(home / "warehouse.duckdb")
 
 
 def _end(up: Up) -> None:

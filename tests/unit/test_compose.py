@@ -304,3 +304,45 @@ def test_make_env_does_not_overwrite(make_env: ModuleType, tmp_path: Path) -> No
     (tmp_path / ".env").write_text("DB_ADMIN_PASSWORD=in-use\n")
     assert make_env.main(tmp_path) == 1
     assert (tmp_path / ".env").read_text() == "DB_ADMIN_PASSWORD=in-use\n"
+
+
+def test_interpolation_is_composes() -> None:
+    """A variable is filled in, defaulted or required as Compose does it, and two dollars are one."""
+    filled = {"A": "1"}
+    assert interpolated("${A:-2} ${B:-2} ${A:?no} ${A} $$A $${A}", filled) == "1 2 1 1 $A ${A}"
+    for empty in ({}, {"B": ""}):
+        with pytest.raises(KeyError, match="B: why"):
+            interpolated("${B:?why}", empty)
+    with pytest.raises(ValueError, match="lone dollar"):
+        interpolated("$A", filled)
+
+
+def test_services_start_after_what_they_need() -> None:
+    """The order has each service once, after what it depends on, and none that has a profile; a circle is an error."""
+    order = start_order(SERVICES)
+    assert sorted(order) == sorted(SERVICES.keys() - {"query"})
+    for name in order:
+        assert set(SERVICES[name].get("depends_on", {})) <= set(order[: order.index(name)])
+    with pytest.raises(ValueError, match="wait for each other"):
+        start_order({"a": {"depends_on": {"b": {}}}, "b": {"depends_on": {"a": {}}}})
+
+
+def test_an_image_is_its_last_stage() -> None:
+    """Only the last stage says how a container starts."""
+    assert image("minio").entrypoint == ["minio"]
+    assert image("minio").env.keys() == {"HOME"}
+    assert (image("worker").workdir, image("worker").user) == ("/app", "10001:10001")
+    assert image("worker").env["PATH"] == "/app/.venv/bin:$PATH"
+
+
+@pytest.mark.parametrize(("duration", "expected"), [("40s", 40.0), ("1m30s", 90.0), ("250ms", 0.25)])
+def test_durations_are_composes(duration: str, expected: float) -> None:
+    """Units may be joined."""
+    assert seconds(duration) == expected
+
+
+@pytest.mark.parametrize("duration", ["", "40", "4x", "s"])
+def test_a_wrong_duration_is_an_error(duration: str) -> None:
+    """A number without a unit is not taken for seconds."""
+    with pytest.raises(ValueError, match="not a duration"):
+        seconds(duration)

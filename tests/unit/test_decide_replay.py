@@ -120,6 +120,7 @@ def test_run_link() -> None:
     run = "0f9d0b3e-6a0c-4b86-9d4e-2f8f6c9b1a11"
     assert run_link("http://127.0.0.1:4200/api", run) == f"http://127.0.0.1:4200/runs/flow-run/{run}"
     assert run_link("http://127.0.0.1:4200/api/", run) == f"http://127.0.0.1:4200/runs/flow-run/{run}"
+    assert run_link("https://u:p@w@host/api", run) == f"https://host/runs/flow-run/{run}"
     assert run_link("", run) is None
     assert run_link("http://127.0.0.1:4200/api", "by hand") is None
     assert run_link("http://127.0.0.1:4200/api", None) is None

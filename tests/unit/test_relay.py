@@ -431,10 +431,12 @@ class TestNoStampede:
         for _ in range(50):
             bench.clock.forward(UNANSWERED)
             assert relay.run_once() == Pass()
+        assert "waits for a worker" in (note(bench) or "")
         server.queued.clear()
         bench.clock.forward(UNANSWERED)
         assert relay.run_once() == Pass(wakeups=1)
         assert [event.payload["attempt"] for event in server.woken] == [1, 2]
+        assert note(bench) is None, "no run waits any more"
 
     def test_with_no_server_for_an_hour_one_wakeup_waits_for_each_dataset(
         self, bench: Bench, relay: Relay, server: FakeServer

@@ -182,6 +182,7 @@ def test_a_password_in_an_address_is_masked(root: Path, url: str) -> None:
     assert "sh@" not in value
     assert "db" in value
     assert "********" in value
+    assert "hush" not in repr(load_settings(root, ledger_url=url, prefect_api_url=url, s3_endpoint=url))
 
 
 @pytest.mark.parametrize("value", ["http://localhost:4200/api", "sqlite:////data/l.db"])

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from prefect.client.schemas.objects import State, StateType
 
-from penstock.worker.settle import state_of_cancelled, state_of_dead
+from penstock.worker.settle import LONGEST_PENDING, is_too_early, state_of_cancelled, state_of_dead
 from penstock.worker.taken import Process, Taken, TakenRuns, process
 
 RUN = uuid4()
 GONE = Taken(run=RUN, by=Process(pid=7, born=1, boot="b"))
 CLAIMED = Taken(run=RUN, by=None)
+UNSURE = Taken(run=RUN, by=None, unsure=True)
 
 # Takes a run, says so, and waits to be killed.
 _TAKES = """
@@ -137,6 +143,114 @@ class TestTaken:
         file.write_text('{"pid":')
         assert mine.remembered() == [CLAIMED]
 
+    @pytest.mark.parametrize("content", [b"", b"[]", b"null", b"\xff", b'{"pid": "x"}'])
+    def test_whatever_a_file_holds_it_tells_the_run(self, tmp_path: Path, mine: TakenRuns, content: bytes) -> None:
+        """No content of a file keeps the worker from looking at its run, and at the others."""
+        mine.take(RUN)
+        (file,) = tmp_path.glob(f"*/{RUN}.json")
+        file.write_bytes(content)
+        assert mine.remembered() == [CLAIMED]
+
+    def test_a_claim_without_an_answer_is_remembered_as_such(self, mine: TakenRuns) -> None:
+        """That nobody knows who claimed the run is kept, until it is claimed again."""
+        mine.take(RUN)
+        mine.unsure(RUN)
+        assert mine.remembered() == [UNSURE]
+        mine.take(RUN)
+        assert mine.remembered() == [CLAIMED]
+
+    def test_what_cannot_be_marked_is_forgotten(
+        self, tmp_path: Path, mine: TakenRuns, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """On a full disk a run that may be another worker's is left alone for good."""
+        mine.take(RUN)
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "no space left")
+
+        monkeypatch.setattr(mine, "_write", full)
+        with pytest.raises(OSError, match="no space"):
+            mine.unsure(RUN)
+        assert mine.remembered() == []
+
+    def test_one_folder_that_cannot_be_read_hides_no_other(
+        self,
+        tmp_path: Path,
+        mine: TakenRuns,
+        other: subprocess.Popen[str],
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """Another user's folder is named in one warning, however often it is met; what else died is adopted."""
+        foreign = tmp_path / "0"
+        foreign.mkdir()
+        (foreign / f"{RUN}.json").touch()
+        other.kill()
+        other.wait(10)
+        real = os.open
+
+        def denied(path: Any, *rest: int, **where: Any) -> int:
+            if foreign in Path(path).parents:
+                raise PermissionError(errno.EACCES, "denied", str(path))
+            return real(path, *rest, **where)
+
+        monkeypatch.setattr("penstock.worker.taken.os.open", denied)
+        assert [mine.adopt() for _ in range(3)] == [1, 0, 0]
+        assert not mine.elsewhere(RUN)
+        assert [run.run for run in mine.remembered()] == [RUN]
+        assert len([record for record in caplog.records if str(foreign) in record.message]) == 1
+
+    def test_what_a_start_cut_short_left_is_removed(self, tmp_path: Path) -> None:
+        """A folder of a worker that was killed in its first moment goes; one of a worker that starts now stays."""
+        dead, starting = tmp_path / "new-1", tmp_path / "new-2"
+        for folder in (dead, starting):
+            folder.mkdir()
+            (folder / "lock").touch()
+        (tmp_path / "new-3").mkdir()
+        with (starting / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            taken = TakenRuns(tmp_path)
+            taken.close()
+        assert [path.name for path in tmp_path.iterdir()] == ["new-2"]
+
+    @pytest.mark.parametrize("at", ["lock", "flock", "rename"])
+    def test_two_that_start_at_once_both_start(self, tmp_path: Path, at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A worker whose unfinished folder another takes for a dead one's makes itself a new one."""
+        done: list[Path] = []
+
+        def steal() -> None:
+            if not done:
+                (folder,) = tmp_path.glob("new-*")
+                done.append(folder)
+                shutil.rmtree(folder)
+
+        real_open, real_flock, real_rename = os.open, fcntl.flock, Path.rename
+
+        def opens(path: Any, *rest: int, **where: Any) -> int:
+            if at == "lock" and Path(path).name == "lock":
+                steal()
+            return real_open(path, *rest, **where)
+
+        def locks(descriptor: int, how: int) -> None:
+            if at == "flock" and not done:
+                done.append(tmp_path)
+                raise BlockingIOError
+            real_flock(descriptor, how)
+
+        def renames(path: Path, target: Path) -> Path:
+            if at == "rename":
+                steal()
+            return real_rename(path, target)
+
+        monkeypatch.setattr("penstock.worker.taken.os.open", opens)
+        monkeypatch.setattr("penstock.worker.taken.fcntl.flock", locks)
+        monkeypatch.setattr(Path, "rename", renames)
+        taken = TakenRuns(tmp_path)
+        taken.take(RUN)
+        taken.close()
+        assert len(done) == 1
+        assert [path.name for path in tmp_path.glob("*/*.json")] == [f"{RUN}.json"]
+
     def test_nothing_is_left_when_there_is_nothing_to_remember(self, tmp_path: Path) -> None:
         """A worker that ends without runs removes its folder; one with runs leaves them to the next."""
         idle, busy = TakenRuns(tmp_path), TakenRuns(tmp_path)
@@ -159,12 +273,16 @@ class TestSettle:
         state: State[object] | None = None if there is None else State(type=there)
         assert state_of_dead(state, GONE) is None
         assert state_of_dead(state, CLAIMED) is None
+        assert state_of_dead(state, UNSURE) is None
 
     @pytest.mark.parametrize(
         ("there", "taken", "becomes", "says"),
         [
             (StateType.RUNNING, GONE, StateType.CRASHED, "process 7 is gone"),
             (StateType.PENDING, GONE, StateType.CRASHED, "process 7 is gone"),
+            (StateType.RUNNING, GONE, StateType.CRASHED, "it may have finished; see penstock status"),
+            (StateType.RUNNING, CLAIMED, StateType.CRASHED, "it may have finished; see penstock status"),
+            (StateType.PENDING, UNSURE, StateType.CRASHED, "the answer was lost"),
             (StateType.PENDING, CLAIMED, StateType.CRASHED, "before it began"),
             (StateType.CANCELLING, GONE, StateType.CANCELLED, "gone"),
             (StateType.CANCELLING, CLAIMED, StateType.CANCELLED, "gone"),
@@ -177,9 +295,21 @@ class TestSettle:
         assert state.type == becomes
         assert says in (state.message or "")
 
-    def test_a_run_that_had_no_process_here_runs_elsewhere(self) -> None:
-        """A running run that this worker never began is somebody else's."""
-        assert state_of_dead(State(type=StateType.RUNNING), CLAIMED) is None
+    @pytest.mark.parametrize("there", [StateType.RUNNING, StateType.CANCELLING])
+    def test_a_run_that_was_certainly_never_begun_here_is_somebody_elses(self, there: StateType) -> None:
+        """Where the answer to the claim was lost, what runs now was claimed by another."""
+        assert state_of_dead(State(type=there), UNSURE) is None
+
+    def test_a_claim_without_an_answer_is_left_alone_for_minutes(self) -> None:
+        """Until another worker would certainly have begun it, a pending run may be about to begin there."""
+        now = datetime.now(UTC)
+        young = State[object](type=StateType.PENDING, timestamp=now - LONGEST_PENDING + timedelta(seconds=1))
+        old = State[object](type=StateType.PENDING, timestamp=now - LONGEST_PENDING)
+        assert is_too_early(young, UNSURE, now)
+        assert not is_too_early(old, UNSURE, now)
+        assert not is_too_early(young, CLAIMED, now)
+        assert not is_too_early(State(type=StateType.RUNNING), UNSURE, now)
+        assert not is_too_early(None, UNSURE, now)
 
     @pytest.mark.parametrize("kind", [StateType.CANCELLED, StateType.COMPLETED, StateType.FAILED])
     def test_a_cancelled_run_that_reported_its_end_keeps_it(self, kind: StateType) -> None:

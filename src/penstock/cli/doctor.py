@@ -100,7 +100,7 @@ def _sources(settings: Settings) -> str:
 def _store(settings: Settings) -> str:
     store = open_store(settings)
     store.ping()
-    return f"{settings.s3_endpoint} answers"
+    return f"{masked(settings.s3_endpoint)} answers"
 
 
 def _ledger(settings: Settings) -> str:
@@ -123,5 +123,5 @@ def _warehouse(settings: Settings) -> str:
 
 def _prefect(settings: Settings) -> str:
     if not open_prefect(settings).is_up():
-        raise PenstockError(f"{settings.prefect_api_url} does not answer: penstock status")
-    return f"{settings.prefect_api_url} answers"
+        raise PenstockError(f"{masked(settings.prefect_api_url)} does not answer: penstock status")
+    return f"{masked(settings.prefect_api_url)} answers"

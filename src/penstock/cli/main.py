@@ -112,3 +112,5 @@ def start_logging(level: str) -> None:
     # Theirs are louder than they are useful here.
     for name in ("httpx", "httpcore", "alembic", "watchdog", "filelock"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Its retries are warnings, which a store that is away would make a storm of; what came of them is said by us.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)

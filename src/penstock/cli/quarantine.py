@@ -7,22 +7,24 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import click
 from rich.console import Console
 
-from penstock.cli.replay import replay_selection, tell, when, who
+from penstock.cli.replay import SINCE, ask, replay, tell, when, who
 from penstock.cli.show import cell, moment, table
 from penstock.cli.why import as_key
 from penstock.ledger.facts import Story
 from penstock.ledger.replay import Selection
 from penstock.model import REFUSED_BUCKET, State
-from penstock.settings import load_settings
+from penstock.settings import load_settings, without_login
 from penstock.wiring import open_ledger
 
-_QUARANTINED = frozenset({State.QUARANTINED})
+_MOST_SHOWN = 100
 
 
 @click.group()
@@ -32,30 +34,36 @@ def quarantine() -> None:
 
 @quarantine.command()
 @click.option("--dataset", help="Only of this dataset.")
-@click.option("--since", metavar="WHEN", callback=when, help="In quarantine since then: a date, a time, 2h, 7d.")
+@click.option("--since", metavar="WHEN", callback=when, help=SINCE)
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="How many at most.")
 @click.option("--json", "as_json", is_flag=True, help="Print facts for a program.")
 @click.pass_obj
 def ls(project_dir: Path, dataset: str | None, since: datetime | None, limit: int, as_json: bool) -> None:
-    """What is in quarantine, the newest first."""
+    """What is in quarantine, the newest first. With --json, `more` says whether there is more than the limit."""
     facts = open_ledger(load_settings(project_dir)).facts
     found = facts.by_state(State.QUARANTINED, limit=limit + 1, dataset=dataset, since=since)
     stories = found[:limit]
     if as_json:
-        click.echo(json.dumps([asdict(story) for story in stories], indent=2, default=str))
+        _print_json([asdict(story) for story in stories], more=len(found) > limit)
         return
     if not stories:
         click.echo("Nothing is in quarantine" + (" that you ask for." if dataset or since else "."))
         return
     console = Console(highlight=False)
     rows = [
-        [story.delivery or story.key, story.dataset or "(no dataset)", story.changed_at, story.attempts, story.reason]
+        [
+            story.name + (f" ({story.source}:{story.delivery})" if story.delivery else ""),
+            story.dataset or "(no dataset)",
+            story.changed_at,
+            story.attempts,
+            story.reason,
+        ]
         for story in stories
     ]
-    console.print(table(["key", "dataset", "since", "attempts", "reason"], rows))
+    console.print(table(["name", "dataset", "since", "attempts", "reason"], rows))
     if len(found) > limit:
         console.print(f"There are more than these {limit}: ask with --limit, --dataset or --since")
-    console.print("One of them: penstock quarantine show KEY. Load it again: penstock quarantine replay KEY")
+    console.print("One of them: penstock quarantine show NAME. Load it again: penstock quarantine replay NAME")
 
 
 @quarantine.command()
@@ -63,13 +71,11 @@ def ls(project_dir: Path, dataset: str | None, since: datetime | None, limit: in
 @click.option("--json", "as_json", is_flag=True, help="Print facts for a program.")
 @click.pass_obj
 def show(project_dir: Path, key: str, as_json: bool) -> None:
-    """Why KEY is in quarantine, and every attempt to load it."""
+    """Why KEY is in quarantine, and every attempt to load it. KEY is written as for penstock replay."""
     settings = load_settings(project_dir)
-    stories = [
-        story
-        for story in open_ledger(settings).facts.stories(as_key(settings, key))
-        if story.state is State.QUARANTINED
-    ]
+    facts = open_ledger(settings).facts
+    found = facts.stories(as_key(settings, key), limit=_MOST_SHOWN + 1, state=State.QUARANTINED)
+    stories = found[:_MOST_SHOWN]
     if as_json:
         told = [
             {
@@ -78,40 +84,71 @@ def show(project_dir: Path, key: str, as_json: bool) -> None:
             }
             for story in stories
         ]
-        click.echo(json.dumps(told, indent=2, default=str))
+        _print_json(told, more=len(found) > _MOST_SHOWN)
     elif not stories:
         click.echo(f"{key} is not in quarantine. What became of it: penstock why {key}", err=True)
     else:
         console = Console(highlight=False)
         for story in stories:
             _tell(console, story, settings.prefect_api_url)
+        if len(found) > _MOST_SHOWN:
+            console.print(f"There are more than these {_MOST_SHOWN}: penstock quarantine ls")
     if not stories:
         sys.exit(1)
 
 
-@quarantine.command()
-@click.argument("keys", metavar="KEY...", nargs=-1, required=True)
-@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
-@click.option("--yes", is_flag=True, help="Do not ask, however many.")
-@click.option("--json", "as_json", is_flag=True, help="Print facts for a program.")
-@click.pass_obj
-def replay(project_dir: Path, keys: Sequence[str], dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Load each KEY again that is in quarantine."""
-    selection = Selection(keys=tuple(keys), states=_QUARANTINED)
-    replay_selection(project_dir, selection, force=False, dry_run=dry_run, yes=yes, as_json=as_json)
+def _replay_quarantined() -> click.Command:
+    """`penstock replay --state quarantined`, under the name by which it is looked for here."""
+    assert replay.callback is not None
+    return click.Command(
+        "replay",
+        callback=partial(replay.callback, states=(State.QUARANTINED.value,), force=False),
+        params=[param for param in replay.params if param.name not in ("states", "force")],
+        help="Load again what is in quarantine: penstock replay --state quarantined.\n\n"
+        + (replay.help or "").partition("\n\n")[2],
+    )
+
+
+quarantine.add_command(_replay_quarantined())
 
 
 @quarantine.command()
-@click.argument("keys", metavar="KEY...", nargs=-1, required=True)
+@click.argument("keys", metavar="[KEY]...", nargs=-1)
+@click.option("--dataset", help="Only of this dataset; with KEY, what fits both.")
 @click.option("--reason", default="", help="Why, for whoever asks later.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--yes", is_flag=True, help="Do not ask, though it be more than 100.")
 @click.option("--json", "as_json", is_flag=True, help="Print facts for a program.")
 @click.pass_obj
-def drop(project_dir: Path, keys: Sequence[str], reason: str, as_json: bool) -> None:
-    """Give up each KEY that is in quarantine; `penstock replay` takes it up again."""
+def drop(
+    project_dir: Path,
+    keys: Sequence[str],
+    dataset: str | None,
+    reason: str,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Give up what is in quarantine: each KEY, or all of a dataset. KEY is written as for penstock replay.
+
+    `penstock replay` takes it up again. A file that was refused in the inbox comes again when it has changed there.
+
+    Above 100 objects it asks, or without a terminal wants --yes. Exit code: 0 all done, 1 something was not found,
+    2 wrong usage.
+    """
+    if not keys and dataset is None:
+        raise click.UsageError("say what: KEY, or --dataset NAME")
     settings = load_settings(project_dir)
-    selection = Selection(keys=tuple(as_key(settings, key) for key in keys), states=_QUARANTINED)
-    done = open_ledger(settings).replay.drop(selection, by=who(), reason=reason)
-    tell(done, "dropped", selection, as_json=as_json)
+    meant = tuple(as_key(settings, key) for key in keys)
+    selection = Selection(keys=meant, dataset=dataset, states=frozenset({State.QUARANTINED}))
+    ledger = open_ledger(settings).replay
+    if dry_run or not yes:
+        done = ledger.drop(selection, by=who(), dry=True)
+    if not dry_run:
+        if not yes:
+            ask(done.moved, "given up")
+        done = ledger.drop(selection, by=who(), reason=reason)
+    tell(done, "dropped", selection, dry_run=dry_run, as_json=as_json)
 
 
 def run_link(prefect_api_url: str, run: str | None) -> str | None:
@@ -122,14 +159,18 @@ def run_link(prefect_api_url: str, run: str | None) -> str | None:
         return None
     if not prefect_api_url:
         return None
-    return f"{prefect_api_url.rstrip('/').removesuffix('/api')}/runs/flow-run/{run}"
+    return f"{without_login(prefect_api_url).rstrip('/').removesuffix('/api')}/runs/flow-run/{run}"
+
+
+def _print_json(told: list[dict[str, Any]], *, more: bool) -> None:
+    click.echo(json.dumps({"quarantined": told, "more": more}, indent=2, default=str))
 
 
 def _tell(console: Console, story: Story, prefect_api_url: str) -> None:
     console.print(f"[bold]{cell(story.name)}[/bold]  {story.dataset or '(no dataset)'}", soft_wrap=True)
     console.print(f"  in quarantine since {moment(story.changed_at)}: {cell(story.reason)}", soft_wrap=True)
     if story.delivery:
-        console.print(f"  delivery {cell(story.delivery)}", soft_wrap=True)
+        console.print(f"  delivery {cell(story.delivery)} of {cell(story.source)}", soft_wrap=True)
     console.print(
         f"  {story.attempts} attempts failed or died, and {story.hiccups} met a transient error", soft_wrap=True
     )
@@ -141,7 +182,7 @@ def _tell(console: Console, story: Story, prefect_api_url: str) -> None:
     if story.name.startswith(f"{REFUSED_BUCKET}/"):
         console.print("  next: mend it, and drop the file into the inbox again", soft_wrap=True)
         return
-    name = cell(story.delivery or story.key)
+    name = cell(story.name)
     console.print(
         f"  next: mend it, then penstock quarantine replay {name}; or penstock quarantine drop {name}", soft_wrap=True
     )

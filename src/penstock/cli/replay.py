@@ -18,6 +18,7 @@ import click
 from penstock.cli.why import as_key
 from penstock.ledger.database import utc_now
 from penstock.ledger.replay import Done, Selection
+from penstock.ledger.states import MOVES
 from penstock.model import State
 from penstock.project import load_project
 from penstock.settings import load_settings
@@ -25,6 +26,10 @@ from penstock.wiring import open_ledger
 
 _ASK_BEYOND = 100
 _AGE = re.compile(r"(\d{1,9})([smhdw])")
+SINCE = "Came to its state at or after WHEN (ISO or 2h/30m/7d; without a zone: local time)."
+# What a replay may move, but for what a run has.
+_REPLAYABLE = [state for state in State if State.PENDING in MOVES[state] and state is not State.CLAIMED]
+_WOULD = {"replayed": "would_replay", "dropped": "would_drop"}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -51,14 +56,18 @@ def when(_context: click.Context, _option: click.Parameter, text: str | None) ->
 
 @click.command()
 @click.argument("keys", metavar="[KEY]...", nargs=-1)
-@click.option("--dataset", help="Of this dataset. Without --state: what is in quarantine, with --force also loaded.")
+@click.option("--dataset", help="Only of this dataset; with KEY, what fits both.")
+@click.option("--since", "moment", metavar="WHEN", callback=when, help=SINCE)
 @click.option(
-    "--since", "moment", metavar="WHEN", callback=when, help="In its state since then: a date, a time, 2h, 7d."
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice([state.value for state in _REPLAYABLE]),
+    help="Only what is so. Without it and without KEY: what is in quarantine, with --force also what is loaded.",
 )
-@click.option("--state", "states", multiple=True, type=click.Choice([state.value for state in State]), help="Only so.")
 @click.option("--force", is_flag=True, help="Also what is loaded: its rows are replaced.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
-@click.option("--yes", is_flag=True, help="Do not ask, however many.")
+@click.option("--yes", is_flag=True, help="Do not ask, though it be more than 100.")
 @click.option("--json", "as_json", is_flag=True, help="Print facts for a program.")
 @click.pass_obj
 def replay(
@@ -72,9 +81,17 @@ def replay(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Load again: each KEY (an object's key or name, a path in the inbox, a delivery id), or a dataset's."""
+    """Load again: each KEY, or what is stuck of a dataset.
+
+    KEY is an object's key, a path in the inbox, or a delivery's id (source:id where several sources have it). Of a key
+    its newest generation is meant, and those in quarantine; key@2 is the second generation, key#3 the third delivery of
+    an envelope, and bucket/key@1#3 exactly one. KEY, --dataset, --since and --state narrow each other.
+
+    Above 100 objects it asks, or without a terminal wants --yes. Exit code: 0 all done, 1 something was refused or not
+    found, 2 wrong usage.
+    """
     if not keys and dataset is None:
-        raise click.UsageError("say what: penstock replay KEY, or penstock replay --dataset NAME")
+        raise click.UsageError("say what: KEY, or --dataset NAME")
     meant = frozenset(State(state) for state in states)
     if not meant and not keys:
         meant = frozenset({State.QUARANTINED, State.LOADED} if force else {State.QUARANTINED})
@@ -95,22 +112,27 @@ def replay_selection(
     if dry_run or not yes:
         done = ledger.replay.plan(selection, datasets=project.datasets, force=force)
     if not dry_run:
-        if not yes and done.moved > _ASK_BEYOND:
-            _ask(done.moved)
+        if not yes:
+            ask(done.moved, "loaded again")
         done = ledger.replay.replay(selection, datasets=project.datasets, force=force, by=who())
-    tell(done, "replayed", selection, dry_run=dry_run, as_json=as_json)
+    tell(done, "replayed", selection, force=force, dry_run=dry_run, as_json=as_json)
 
 
-def tell(done: Done, what: str, selection: Selection, *, dry_run: bool = False, as_json: bool) -> None:
+def tell(done: Done, what: str, selection: Selection, *, force: bool = True, dry_run: bool, as_json: bool) -> None:
     """Print what was done and what was refused; exit code 1 when not everything was done."""
     if as_json:
         facts = asdict(done)
         facts["refused"] = [{"reason": reason, **asdict(refusals)} for reason, refusals in done.refused.items()]
-        facts[what] = facts.pop("moved")
+        facts["other"] = [{"key": key, "name": name, "state": state} for key, (name, state) in done.other.items()]
+        facts["ambiguous"] = [
+            {"key": key, "deliveries": [{"name": name, "source": source} for name, source in found]}
+            for key, found in done.ambiguous.items()
+        ]
+        facts[_WOULD[what] if dry_run else what] = facts.pop("moved")
         click.echo(json.dumps({**facts, "dry_run": dry_run}, indent=2))
     else:
-        _tell(done, what, selection, dry_run=dry_run)
-    if done.refused or done.unknown:
+        _tell(done, what, selection, force=force, dry_run=dry_run)
+    if not done.complete:
         sys.exit(1)
 
 
@@ -123,21 +145,28 @@ def who() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def _tell(done: Done, what: str, selection: Selection, *, dry_run: bool) -> None:
+def _tell(done: Done, what: str, selection: Selection, *, force: bool, dry_run: bool) -> None:
     if done.moved:
         of = ", ".join(f"{count:,} of {dataset or '(no dataset)'}" for dataset, count in sorted(done.datasets.items()))
         click.echo(f"{'Would be ' if dry_run else ''}{what}: {of} ({_names(done.first, done.moved)})")
     for reason, refusals in done.refused.items():
         click.echo(f"Refused: {refusals.count:,} ({_names(refusals.first, refusals.count)}): {reason}", err=True)
     for key in done.unknown:
-        states = " or ".join(sorted(selection.states))
-        kind = f"Nothing {states}" if states else "Nothing"
-        click.echo(f"{kind} is known of {key!r}. Look: penstock why {key}", err=True)
-    if not (done.moved or done.refused or done.unknown):
+        click.echo(f"Nothing is known of {key!r}. Look: penstock why {key}", err=True)
+    for key, (name, state) in done.other.items():
+        click.echo(f"{key!r} is not what was asked for: {name} is {state.value}. Look: penstock why {key}", err=True)
+    for key, found in done.ambiguous.items():
         click.echo(
-            f"Nothing of {selection.dataset} is {' or '.join(sorted(selection.states))}"
-            f"{f' since {selection.since:%Y-%m-%d %H:%M:%S %Z}' if selection.since else ''}. What is loaded is "
-            "replaced with --force"
+            f"{key!r} is a delivery of more than one source, and nothing was done with it. Say which: "
+            + ", or ".join(f"{source}:{key} ({name})" for name, source in found),
+            err=True,
+        )
+    if not done.moved and done.complete:
+        since = f", since {selection.since:%Y-%m-%d %H:%M:%S %Z}" if selection.since else ""
+        loaded = State.LOADED in selection.states or force
+        click.echo(
+            f"Nothing of {selection.dataset} is {' or '.join(sorted(selection.states))}{since}."
+            f"{'' if loaded else ' What is loaded is replaced with --force'}"
         )
     if done.moved and not dry_run:
         click.echo("Next: penstock status")
@@ -147,7 +176,10 @@ def _names(first: Sequence[str], count: int) -> str:
     return ", ".join(first) + (", …" if count > len(first) else "")
 
 
-def _ask(count: int) -> None:
+def ask(count: int, what: str) -> None:
+    """Above 100 go on only when somebody says so; a usage error where nobody can."""
+    if count <= _ASK_BEYOND:
+        return
     if not sys.stdin.isatty():
-        raise click.UsageError(f"{count:,} objects would be loaded again: say --yes, or look first with --dry-run")
-    click.confirm(f"{count:,} objects will be loaded again. Go on?", abort=True, err=True)
+        raise click.UsageError(f"{count:,} objects would be {what}: say --yes, or look first with --dry-run")
+    click.confirm(f"{count:,} objects will be {what}. Go on?", abort=True, err=True)

@@ -24,8 +24,10 @@ from penstock.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
-# A bucket that cannot notify is swept this often, but never more than a tenth of the time.
+# A bucket that cannot notify is swept this often.
 _BLIND_SWEEP_SECONDS = 1.0
+# After a sweep nine tenths and more of the time are a pause: a bucket of millions must not be listed without end.
+_PAUSE_PER_SWEEP = 10
 _FOLDER_SCAN_SECONDS = 30.0
 
 
@@ -196,7 +198,7 @@ def _listen(
 def _pause(watched: Bucket, blind: threading.Event, took: float) -> float:
     """Seconds until the next sweep, after one that took so long."""
     usual = watched.every.total_seconds()
-    return min(usual, max(_BLIND_SWEEP_SECONDS, took * 10)) if blind.is_set() else usual
+    return max(min(usual, _BLIND_SWEEP_SECONDS) if blind.is_set() else usual, took * _PAUSE_PER_SWEEP)
 
 
 def _folder_path(settings: Settings, declared: Folder) -> Path:

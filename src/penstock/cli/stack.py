@@ -24,7 +24,7 @@ from penstock.errors import NotRunning, SettingsError, Transient
 from penstock.ledger import Ledger
 from penstock.ledger.database import utc_now
 from penstock.project import Project, load_project
-from penstock.settings import RUNTIME_FILE, Settings, load_settings, write_made
+from penstock.settings import RUNTIME_FILE, Settings, load_settings, masked, without_login, write_made
 from penstock.wiring import prepare_store, spool_folder
 
 _STORE_PORT = 9000
@@ -81,7 +81,7 @@ def _start(project_dir: Path, supervisor: Supervisor, *, say: Callable[[str], No
     runtime: dict[str, str | int] = {"pid": os.getpid()}
     own_store, console = not settings.s3_endpoint, None
     webhook_port = runtime["PENSTOCK_PORT"] = free_port(settings.port, host=settings.host)
-    described = f"{settings.s3_endpoint} (configured)"
+    described = f"{masked(settings.s3_endpoint)} (configured)"
     if own_store:
         own = _own_store(settings, secrets, env, webhook_port)
         supervisor.start(own.child)
@@ -110,7 +110,7 @@ def _start(project_dir: Path, supervisor: Supervisor, *, say: Callable[[str], No
         supervisor.start(_part(name, settings, env))
     if own_prefect:
         supervisor.wait_ready("prefect", seconds=_READY_SECONDS)
-    prefect_url = settings.prefect_api_url.removesuffix("/api")
+    prefect_url = without_login(settings.prefect_api_url.removesuffix("/api"))
     say(f"prefect     {prefect_url}")
     applied = _apply(settings)
     supervisor.wait_ready("serve", "worker", seconds=_READY_SECONDS)

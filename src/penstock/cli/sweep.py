@@ -19,11 +19,14 @@ from penstock.wiring import open_landing, open_ledger, open_store, open_warehous
 
 @click.command()
 @click.option("--prefix", default="", help="Only keys that begin so.")
+@click.option("--afresh", is_flag=True, help="From the beginning, also where an earlier sweep was cut short.")
 @click.option("--verify", is_flag=True, help="Compare every object with the warehouse too.")
 @click.option("--json", "as_json", is_flag=True, help="Print facts for a program.")
 @click.pass_obj
-def sweep(project_dir: Path, prefix: str, verify: bool, as_json: bool) -> None:
+def sweep(project_dir: Path, prefix: str, afresh: bool, verify: bool, as_json: bool) -> None:
     """Compare the bucket with the ledger now, and record what events missed.
+
+    One that was cut short is gone on with by the next of the same prefix.
 
     With --verify the warehouse is compared with the ledger too, and what it lost is loaded again.
     """
@@ -36,18 +39,22 @@ def sweep(project_dir: Path, prefix: str, verify: bool, as_json: bool) -> None:
         bucket = watched.name or settings.bucket
         swept = Sweep(
             bucket, store=store, ledger=ledger, landing=landing, datasets=project.datasets, clock=utc_now
-        ).run_once(prefix, afresh=True)
+        ).run_once(prefix, afresh=afresh)
         facts[bucket] = vars(swept)
         if not as_json:
             click.echo(
                 f"{bucket}: {swept.listed} objects listed, {swept.recorded + swept.adopted} were new to the ledger, "
                 f"{swept.deliveries} deliveries recovered. Next: penstock status"
             )
+            if swept.resumed:
+                click.echo(f"{bucket}: it went on where a sweep was cut short. For all of it: penstock sweep --afresh")
+            if swept.skipped:
+                click.echo(f"{bucket}: the store does not tell of {swept.skipped} keys now; sweep again later")
     if verify:
         # Only who asks for it waits for Prefect and DuckDB.
         from penstock.flows.verify import compare
 
-        found = compare(ledger, open_warehouse(settings), thorough=True)
+        found = compare(ledger, open_warehouse(settings))
         facts["warehouse"] = [asdict(one) for one in found]
         for one in found if not as_json else ():
             lost = f"{one.lost} were lost there and are loaded again" if one.lost else "all there"

@@ -22,7 +22,7 @@ from penstock.wiring import open_ledger
 @click.option("--json", "as_json", is_flag=True, help="Print facts for a program.")
 @click.pass_obj
 def why(project_dir: Path, key: str, as_json: bool) -> None:
-    """What happened to KEY: an object's key, a path in the inbox, or a delivery id."""
+    """What happened to KEY: an object's key (key@2: its second generation), a path in the inbox, or a delivery's id."""
     settings = load_settings(project_dir)
     stories = open_ledger(settings).facts.stories(as_key(settings, key))
     if as_json:

@@ -6,6 +6,7 @@ object it met and, in an ordered dataset, everything that arrived after it.
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -35,6 +36,8 @@ from penstock.ledger.decide import is_poison
 from penstock.model import Lease, ObjectRef, Outcome, Schema, State, Via, object_name
 from penstock.objects import ObjectStore
 from penstock.warehouse.base import LoadPart, Warehouse
+
+log = logging.getLogger(__name__)
 
 # By which suffix a delivery's body is read, when its dataset's format is `auto`.
 _SUFFIXES = {"text/csv": ".csv", "application/x-ndjson": ".ndjson", "application/jsonl": ".ndjson"}
@@ -104,6 +107,8 @@ class Batch:
         self._parts: dict[int, LoadPart] = {}
         self._replaces: dict[int, list[ObjectRef]] = {}
         self._stale: dict[int, set[str]] = {}
+        self._replaced: list[ObjectRef] = []
+        self._changed: dict[str, list[str]] = {}
         self._names: dict[int, str] = {}
         self._columns: dict[str, str] = {}
         self._learned: dict[str, Schema] = {}
@@ -156,7 +161,7 @@ class Batch:
             self._progress()
             try:
                 good += self._check_one(ref, path)
-            except DeclarationError:
+            except (DeclarationError, MemoryError):  # Arrow's MemoryError is an ArrowException too
                 raise
             except Terminal as error:
                 self._end(ref, State.QUARANTINED, str(error))
@@ -204,18 +209,14 @@ class Batch:
         """Tell the ledger; returns what became of each object, and the figures of the dataset's report."""
         outcomes = list(self.outcomes.values())
         replaced = [old for ref_id in self._parts for old in self._replaces.get(ref_id, []) if self._was_loaded(old)]
-        self._ledger.work.settle(self._lease, outcomes, run=self._run, replaced=replaced)
+        self._ledger.work.settle(self._lease, outcomes, run=self._run, replaced=[*self._replaced, *replaced])
         left = [ref for ref in self.refs if ref.id not in self.outcomes]
         if left:
             assert self.postponed is not None, left
             failed, reason = self.postponed
             self._ledger.work.give_back(self._lease, left, run=self._run, failed=failed, reason=reason)
-        changed: dict[str, list[str]] = {}
-        for outcome in outcomes:
-            if outcome.state in (State.SUPERSEDED, State.MISSING) and not outcome.ref.entry:
-                changed.setdefault(outcome.ref.bucket, []).append(outcome.ref.key)
-        for bucket, keys in changed.items():
-            self._landing.seen(bucket, keys, Via.SWEEP)
+        for bucket, keys in self._changed.items():
+            self._landing.seen(bucket, keys, Via.SWEEP, skip=_left_to_the_sweep, progress=self._progress)
         figures: dict[str, Any] = {}
         for outcome in outcomes:
             if outcome.ref.id in self._parts and outcome.state is State.LOADED:
@@ -241,23 +242,44 @@ class Batch:
         found = self._warehouse.loaded(list(suspects)) if suspects else {}
         for name, (rows, rejected) in found.items():
             ref = suspects[name]
-            self.outcomes[ref.id] = Outcome(ref=ref, state=State.LOADED, rows=rows, rejected=rejected)
+            if rows or rejected:
+                self.outcomes[ref.id] = Outcome(ref=ref, state=State.LOADED, rows=rows, rejected=rejected)
+            else:
+                # Overwritten with nothing: the marker stands for the rows that went.
+                self._end(ref, State.EMPTY, "it has no records")
+        self._find_replaced([suspects[name] for name in found])
+
+    def _find_replaced(self, loaded: Sequence[ObjectRef]) -> None:
+        """What the load of a run replaced that died before it told the ledger."""
+        older = self._ledger.work.older(loaded)
+        names = {old.name for found in older.values() for old in found}
+        gone = self._warehouse.replaced(sorted(names)) if names else set()
+        self._replaced = [old for found in older.values() for old in found if old.name in gone]
 
     def _keep_what_cannot_be_read_again(self) -> None:
-        """A replay that fails leaves what was loaded before as it was; only its reason says so."""
+        """A replay that fails leaves what was loaded before as it was; only its reason says so.
+
+        Where that is not whole any more, the loss must be seen: it goes to quarantine, with what is left in the table.
+        """
         failed = {
             ref.name: ref
             for ref in self.refs
             if ref.again and ref.id in self.outcomes and self.outcomes[ref.id].state not in (State.LOADED, State.EMPTY)
         }
-        found = self._warehouse.loaded(list(failed)) if failed else {}
-        damaged = set(self._warehouse.damaged(self._dataset.name)) if found else set()
-        for name, (rows, rejected) in found.items():
-            if name in damaged:
-                continue
-            ref = failed[name]
-            reason = f"it could not be loaded again, and its rows stay as they were: {self.outcomes[ref.id].reason}"
-            self.outcomes[ref.id] = Outcome(ref=ref, state=State.LOADED, rows=rows, rejected=rejected, reason=reason)
+        if not failed:
+            return
+        found = self._warehouse.loaded(list(failed))
+        damaged = set(self._warehouse.damaged(self._dataset.name))
+        for name, ref in failed.items():
+            why = self.outcomes[ref.id].reason
+            if name in found and name not in damaged:
+                rows, rejected = found[name]
+                reason = f"it could not be loaded again, and its rows stay as they were: {why}"
+                self.outcomes[ref.id] = Outcome(
+                    ref=ref, state=State.LOADED, rows=rows, rejected=rejected, reason=reason
+                )
+            else:
+                self._end(ref, State.QUARANTINED, f"the warehouse lost rows of it, and it cannot be read again: {why}")
 
     def _path(self, ref: ObjectRef) -> Path:
         # Named by number: a key must never become a path.
@@ -299,6 +321,8 @@ class Batch:
 
     def _give_up(self, ref: ObjectRef, error: Terminal | Transient) -> bool:
         """Settle an object that did not come; False when nothing after it may be loaded in this batch."""
+        if isinstance(error, ObjectMissing | ObjectChanged) and not ref.entry:
+            self._changed.setdefault(ref.bucket, []).append(ref.key)
         if isinstance(error, ObjectMissing):
             self._end(ref, State.MISSING, "it was deleted before it was read")
         elif isinstance(error, ObjectChanged):
@@ -385,6 +409,10 @@ class Batch:
 
     def _end(self, ref: ObjectRef, state: State, reason: str, *, rejected: int = 0) -> None:
         self.outcomes[ref.id] = Outcome(ref=ref, state=state, rejected=rejected, reason=reason)
+
+
+def _left_to_the_sweep(key: str, error: Exception) -> None:
+    log.info("%s is left to the sweep: %s", key, error)
 
 
 def _is_strange(rows: pa.Table, schema: Schema) -> bool:

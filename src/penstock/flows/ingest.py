@@ -80,7 +80,9 @@ async def ingest(dataset: str) -> dict[str, Any]:
             if lease.taken_over:
                 await asyncio.to_thread(warehouse.fence, dataset, lease.token)
             report = await _drain(settings, lease, ledger, {**parts, "progress": progress})
-    except LeaseLost:
+    except LeaseLost as error:
+        if error.greater is not None:
+            await asyncio.to_thread(_outrun, ledger, lease, error.greater)
         raise
     except Exception as error:
         await asyncio.to_thread(_let_go, ledger, lease, error, run)
@@ -188,6 +190,24 @@ async def leave_report(dataset: str, report: Report, seconds: float) -> None:
         key=f"ingest-{dataset.replace('_', '-')}",
         markdown=as_markdown(dataset, report, seconds),
         description=f"What the last run of {dataset} did",
+    )
+
+
+def _outrun(ledger: Ledger, lease: Lease, greater: int) -> None:
+    """Where nobody took the lease over, the ledger is the one that is behind: its next token is a greater one."""
+    try:
+        ledger.work.outrun(lease, greater)
+    except LeaseLost:
+        return
+    except LedgerUnavailable as error:
+        log.warning("the next run tries again: %s", error)
+        return
+    log.error(
+        "dataset %s: the warehouse knows token %d, the ledger only %d: the ledger was restored, or made anew. "
+        "The next run goes on; compare the two with: penstock sweep --verify",
+        lease.dataset,
+        greater,
+        lease.token,
     )
 
 

@@ -16,7 +16,6 @@ from typing import Any
 from prefect import flow, get_run_logger
 
 from penstock.ledger import Ledger
-from penstock.ledger.database import utc_now
 from penstock.model import ObjectRef
 from penstock.settings import load_settings
 from penstock.warehouse.base import Warehouse
@@ -36,14 +35,14 @@ class Compared:
     lost: int
 
 
-def compare(ledger: Ledger, warehouse: Warehouse, *, thorough: bool) -> list[Compared]:
+def compare(ledger: Ledger, warehouse: Warehouse) -> list[Compared]:
     """Compare every dataset that has something loaded, and send back what the warehouse lost. Raises Transient.
 
-    Unless `thorough`, objects are looked at one by one only where the numbers do not agree.
+    Every marker is looked for, since a warehouse that fell back behind a replacement has as many as before; rows are
+    counted by object only where their total is not that of the markers.
     """
     return [
-        _compare(ledger, warehouse, dataset, count, thorough=thorough)
-        for dataset, count in sorted(ledger.checked.loaded_counts().items())
+        _compare(ledger, warehouse, dataset, count) for dataset, count in sorted(ledger.checked.loaded_counts().items())
     ]
 
 
@@ -53,14 +52,14 @@ def due(last: datetime | None, now: datetime, interval: timedelta) -> bool:
 
 
 @flow(name="verify", flow_run_name="verify", validate_parameters=True)
-async def verify(thorough: bool = False) -> dict[str, Any]:
+async def verify() -> dict[str, Any]:
     """Compare warehouse and ledger; returns each dataset's counts, or that it was done a moment ago."""
     settings = load_settings()
     ledger = await asyncio.to_thread(open_ledger, settings)
     last = max((await asyncio.to_thread(ledger.checked.last_compared)).values(), default=None)
-    if not thorough and not due(last, utc_now(), timedelta(seconds=settings.verify_seconds)):
+    if not due(last, ledger.database.clock(), timedelta(seconds=settings.verify_seconds)):
         return {"status": "skipped", "reason": f"compared at {last}"}
-    found = await asyncio.to_thread(compare, ledger, open_warehouse(settings), thorough=thorough)
+    found = await asyncio.to_thread(compare, ledger, open_warehouse(settings))
     for one in found:
         if one.lost:
             get_run_logger().error(
@@ -69,21 +68,20 @@ async def verify(thorough: bool = False) -> dict[str, Any]:
     return {"status": "processed", "datasets": [asdict(one) for one in found]}
 
 
-def _compare(ledger: Ledger, warehouse: Warehouse, dataset: str, count: int, *, thorough: bool) -> Compared:
+def _compare(ledger: Ledger, warehouse: Warehouse, dataset: str, count: int) -> Compared:
     damaged = set(warehouse.damaged(dataset))
     lost = 0
-    if thorough or damaged or warehouse.objects(dataset) != count:
-        for page in _pages(lambda after: ledger.checked.loaded(dataset, after=after, limit=_PAGE)):
-            there = warehouse.markers([ref.name for ref in page])
-            gone = [ref for ref in page if ref.name not in there]
-            replaced = warehouse.replaced([ref.name for ref in gone])
-            lost += ledger.checked.lost(
-                [ref for ref in gone if ref.name not in replaced], what="its marker is no longer in the warehouse"
-            )
-            lost += ledger.checked.lost(
-                [ref for ref in page if ref.name in damaged and ref.name in there],
-                what="the warehouse does not have as many rows of it as its marker says",
-            )
+    for page in _pages(lambda after: ledger.checked.loaded(dataset, after=after, limit=_PAGE)):
+        there = warehouse.markers([ref.name for ref in page])
+        gone = [ref for ref in page if ref.name not in there]
+        replaced = warehouse.replaced([ref.name for ref in gone])
+        lost += ledger.checked.lost(
+            [ref for ref in gone if ref.name not in replaced], what="its marker is no longer in the warehouse"
+        )
+        lost += ledger.checked.lost(
+            [ref for ref in page if ref.name in damaged and ref.name in there],
+            what="the warehouse does not have as many rows of it as its marker says",
+        )
     ledger.checked.compared(dataset)
     return Compared(dataset=dataset, loaded=count, lost=lost)
 

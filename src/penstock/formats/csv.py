@@ -23,6 +23,7 @@ from penstock.formats.names import flat_name, literal, normalised, quoted
 from penstock.formats.plain import text_file
 from penstock.formats.result import REJECTED, RESCUED, ROW, ReadResult
 from penstock.formats.shape import BAD, LINE, RAW, Value, shape
+from penstock.machine_faults import raise_machine_fault
 from penstock.model import Column, Schema
 
 # A line that never can be a record stands in for one whose open quote swallows the lines after it.
@@ -104,7 +105,8 @@ def _sniff(connection: duckdb.DuckDBPyConnection, text: Path, delim: str | None)
                 f"FROM sniff_csv(?, sample_size=-1{given}{more})",
                 [str(text)],
             ).fetchone()
-        except duckdb.Error:
+        except duckdb.Error as error:
+            raise_machine_fault(error)
             continue
         found = sniffed
         # Uneven rows make DuckDB fall back to one column; then look again, forgiving them.
@@ -213,6 +215,7 @@ def _load(
             connection.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
             continue
         except duckdb.Error as error:
+            raise_machine_fault(error)
             raise Unreadable(f"not CSV: {str(error).splitlines()[0][:80]}") from None
     else:
         raise Unreadable("not CSV: its lines cannot be told apart")

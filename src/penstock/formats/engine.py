@@ -11,10 +11,15 @@ from pathlib import Path
 
 import duckdb
 
+from penstock.machine_faults import raise_machine_fault
+
 
 @contextmanager
 def cursor() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection of its own to the process's in-memory database; its temporary tables end with it."""
+    """A connection of its own to the process's in-memory database; its temporary tables end with it.
+
+    What disk and memory do comes out as OSError or MemoryError, because no object is to blame for it.
+    """
     connection = _database(os.getpid()).cursor()
     try:
         # These three hold per connection, not per database.
@@ -22,6 +27,9 @@ def cursor() -> Iterator[duckdb.DuckDBPyConnection]:
             "SET TimeZone = 'UTC'; SET python_enable_replacements = false; SET enable_progress_bar = false"
         )
         yield connection
+    except duckdb.Error as error:
+        raise_machine_fault(error)
+        raise
     finally:
         connection.close()
 

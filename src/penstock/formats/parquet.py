@@ -14,6 +14,7 @@ from penstock.formats.names import literal, normalised, quoted
 from penstock.formats.plain import plain_file
 from penstock.formats.result import RESCUED, ROW, ReadResult
 from penstock.formats.shape import BAD, LINE, RAW, Value, shape
+from penstock.machine_faults import raise_machine_fault
 from penstock.model import Column, Schema
 
 MAGIC = b"PAR1"
@@ -53,6 +54,7 @@ def read(path: Path, dataset: Dataset, schema: Schema) -> ReadResult:
         try:
             return shape(connection, dataset, schema, values)
         except (duckdb.Error, OSError) as error:
+            raise_machine_fault(error)
             raise Unreadable(f"not Parquet: {type(error).__name__}") from None
 
 
@@ -71,9 +73,11 @@ def _types(connection: duckdb.DuckDBPyConnection, path: Path) -> dict[str, str]:
             raise Unreadable("not Parquet: it does not begin with PAR1")
     try:
         relation = connection.sql(f"SELECT * FROM read_parquet({literal(str(path))})")
-        # A pass over every value finds a damaged page here, where it is the object's fault and nobody's SQL.
-        connection.execute(f"SELECT count(COLUMNS(*)) FROM read_parquet({literal(str(path))})").fetchall()
+        # A pass over every value finds a damaged page here, where it is the object's fault and nobody's SQL. A count
+        # alone would be answered from the file's statistics.
+        connection.execute(f"SELECT max(hash(COLUMNS(*))) FROM read_parquet({literal(str(path))})").fetchall()
     except duckdb.Error as error:
+        raise_machine_fault(error)
         raise Unreadable(f"not Parquet: {_reason(error)}") from None
     return dict(zip(relation.columns, map(str, relation.types), strict=True))
 

@@ -14,6 +14,7 @@ from penstock.declarations import Dataset
 from penstock.errors import DeclarationError
 from penstock.formats.engine import cursor
 from penstock.formats.names import quoted
+from penstock.machine_faults import raise_machine_fault
 
 
 def report(rows: pa.Table, dataset: Dataset) -> dict[str, Any]:
@@ -26,6 +27,7 @@ def report(rows: pa.Table, dataset: Dataset) -> dict[str, Any]:
         try:
             row = connection.execute(f"SELECT {wanted} FROM loaded").fetchone()
         except duckdb.Error as error:
+            raise_machine_fault(error)
             raise DeclarationError(f"dataset {dataset.name}: {_culprit(connection, dataset, error)}") from None
     assert row is not None
     return {name: _plain(value) for name, value in zip(dataset.report, row, strict=True)}
@@ -63,6 +65,7 @@ def _culprit(connection: duckdb.DuckDBPyConnection, dataset: Dataset, error: Exc
         try:
             connection.execute(f"SELECT ({expression}\n) FROM loaded").fetchone()
         except duckdb.Error as found:
+            raise_machine_fault(found)
             return f"report {name} {expression!r}: {_reason(found)}"
     return f"report: {_reason(error)}"
 

@@ -19,6 +19,7 @@ from penstock.declarations import Dataset
 from penstock.errors import DeclarationError
 from penstock.formats.names import literal, quoted
 from penstock.formats.result import REJECTED, RESCUED, ROW, ReadResult
+from penstock.machine_faults import raise_machine_fault
 from penstock.model import Column, Schema
 
 # Names no normalised column can have.
@@ -131,6 +132,7 @@ def _evaluate(
             # An expression failed on some row's data: find those rows, which TRY does at a price.
             return _run(connection, _query(dataset, schema, values, guarded=True), dataset, schema)
     except duckdb.Error as error:
+        raise_machine_fault(error)
         culprit = _culprit(connection, dataset, schema, values)
         raise DeclarationError(f"dataset {dataset.name}: {culprit or _first_line(error)}") from None
 
@@ -234,6 +236,7 @@ def _culprit(
         try:
             connection.execute(f"SELECT CAST(NULL AS {value.column.type})")
         except duckdb.Error as error:
+            raise_machine_fault(error)
             return f"columns {value.column.name} {value.column.type!r}: {_first_line(error)}"
     inner = f"{_casts(dataset, schema, values)} LIMIT 0"
     names = {column.name for column in schema.columns}
@@ -252,6 +255,7 @@ def _refused(connection: duckdb.DuckDBPyConnection, sql: str) -> str | None:
     try:
         connection.sql(sql).fetchall()
     except duckdb.Error as error:
+        raise_machine_fault(error)
         return _first_line(error)
     return None
 

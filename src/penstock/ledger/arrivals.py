@@ -9,7 +9,6 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import IntegrityError
 
 from penstock import events
 from penstock.declarations import Dataset
@@ -53,14 +52,6 @@ class Arrivals:
 
         With `mark` the caller has just put them itself, and the file is remembered in the same transaction.
         """
-        try:
-            return self._record(seen, via, mark)
-        except IntegrityError:
-            # Two sides recorded one key at the same moment, which only a database of many writers lets them try:
-            # the second look sees what the other wrote.
-            return self._record(seen, via, mark)
-
-    def _record(self, seen: Sequence[Seen], via: Via, mark: FileMark | None) -> int:
         with self._database.write() as connection:
             now = self._database.clock()
             fresh: dict[str, list[Stat]] = {}
@@ -382,6 +373,7 @@ def _latest(connection: Connection, pairs: set[tuple[str, str]]) -> dict[tuple[s
                     etag=row.etag,
                     state=State(row.state),
                     version_id=row.version_id,
+                    tried=row.run is not None,
                 )
     return found
 

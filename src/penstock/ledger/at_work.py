@@ -15,6 +15,7 @@ from pathlib import Path
 from sqlalchemy import Connection, text
 
 from penstock.errors import LedgerInUse, LedgerUnavailable
+from penstock.holders import holders
 
 # The first number is "penstock"'s own among the advisory locks of a database; the second says what is locked.
 _OURS = 0x70656E73
@@ -40,7 +41,7 @@ def alone_with_file(ledger: Path) -> Iterator[None]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        found = _holders(os.fstat(descriptor).st_ino)
+        found = holders(os.fstat(descriptor).st_ino)
         os.close(descriptor)
         raise _in_use(found) from None
     try:
@@ -67,23 +68,8 @@ def _open(ledger: Path) -> int:
     return os.open(ledger.with_name(ledger.name + ".at-work"), os.O_RDWR | os.O_CREAT, 0o600)
 
 
-def _holders(inode: int) -> list[str]:
-    found = []
-    for line in Path("/proc/locks").read_text().splitlines():
-        # 1: FLOCK  ADVISORY  READ 4242 08:01:131 0 EOF
-        fields = line.split()
-        if fields[1] != "FLOCK" or fields[-3].rpartition(":")[2] != str(inode):
-            continue
-        try:
-            words = Path(f"/proc/{fields[-4]}/cmdline").read_bytes().decode(errors="replace").replace("\0", " ").split()
-        except OSError:  # it ended, and what it forked lives on
-            words = []
-        found.append(f"process {fields[-4]}" + (f" ({' '.join(words)[:100]})" if words else ""))
-    return sorted(set(found))
-
-
 def _in_use(by: list[str]) -> LedgerInUse:
     return LedgerInUse(
-        f"the ledger needs a migration, and {', '.join(by) or 'somebody'} works with it: stop `penstock up` and every "
-        "other penstock process of this ledger, then run: penstock migrate"
+        f"the ledger needs a migration, and {', '.join(by) or 'another process'} works with it: stop `penstock up` and "
+        "every other penstock process of this ledger, then run: penstock migrate"
     )

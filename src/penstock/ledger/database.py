@@ -84,7 +84,7 @@ class Database:
                 connection.close()
                 _refuse_other(revision)
 
-        limits = {"connect_timeout": postgres.CONNECT_SECONDS}
+        limits = postgres.CONNECT_ARGUMENTS
         if migrating:
             engine = create_engine(self.url, poolclass=NullPool, connect_args=limits)
         else:

@@ -6,27 +6,31 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
+from penstock.declarations import LEAST_ATTEMPTS
 from penstock.model import State
+
+# The reason of what `on_overwrite="ignore"` left alone, as against what somebody dropped.
+OVERWRITE_IGNORED = "overwritten, and the dataset ignores that"
 
 OnOverwrite = Literal["replace", "append", "ignore"]
 
 # What waits before a transient error is tried again: 1 s, doubled each time, up to this.
 LONGEST_BACKOFF = timedelta(minutes=1)
 
-# After so many failures an object is claimed alone.
-ALONE_AFTER = 3
-LEAST_ATTEMPTS = ALONE_AFTER + 1
+# After so many failures an object is claimed alone; it is tried so at least once.
+ALONE_AFTER = LEAST_ATTEMPTS - 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """The latest generation of a key, as the ledger has it."""
+    """The latest generation of a key, as the ledger has it; `tried` when a run had it, so that it may be loaded."""
 
     id: int
     generation: int
     etag: str
     state: State
     version_id: str | None = None
+    tried: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +50,10 @@ def decide_arrival(
 
     `put_again`: somebody has certainly put these bytes anew, which gives what is in quarantine another chance.
 
-    Only the latest generation's etag counts, so that A, B, A again is three. An overwritten generation that was not
-    loaded yet is superseded, unless `append` wants it and the store can still give its bytes. `ignore` leaves an
-    overwrite alone only while the earlier bytes were read or still can be: else nothing of the key would be loaded.
+    Only the latest generation's etag counts, so that A, B, A again is three. An overwritten generation that no run had
+    is superseded, unless `append` wants it and the store can still give its bytes; one that a run had stays, because it
+    may be in the warehouse, and the next run finds out. `ignore` leaves an overwrite alone only while the earlier bytes
+    were read, may have been, or still can be: else nothing of the key would be loaded.
     """
     if latest is None:
         return Generation(number=1, state=State.PENDING)
@@ -56,11 +61,12 @@ def decide_arrival(
     if latest.etag == etag and latest.state not in (State.MISSING, State.SUPERSEDED) and not retried:
         return None
     number = latest.generation + 1
-    gone = latest.state in (State.MISSING, State.SUPERSEDED) or (latest.state is State.PENDING and not versioned)
+    untried = latest.state is State.PENDING and not latest.tried
+    gone = latest.state in (State.MISSING, State.SUPERSEDED) or (untried and not versioned)
     if on_overwrite == "ignore" and not gone and latest.state is not State.QUARANTINED:
-        return Generation(number=number, state=State.IGNORED, reason="overwritten, and the dataset ignores that")
+        return Generation(number=number, state=State.IGNORED, reason=OVERWRITE_IGNORED)
     readable = on_overwrite == "append" and versioned
-    waiting = latest.state in (State.PENDING, State.QUARANTINED) and not readable
+    waiting = (untried or latest.state is State.QUARANTINED) and not readable
     return Generation(number=number, state=State.PENDING, supersedes=latest.id if waiting else None)
 
 

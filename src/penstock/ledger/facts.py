@@ -43,6 +43,7 @@ class Story:
     reason: str | None
     via: Via
     size: int
+    source: str | None
     delivery: str | None
     arrived_at: datetime
     changed_at: datetime
@@ -97,9 +98,11 @@ class Facts:
             )
         return lines
 
-    def stories(self, key: str, *, limit: int = 20) -> list[Story]:
-        """What happened to a key, an object name, or a delivery id; the newest generation first."""
+    def stories(self, key: str, *, limit: int = 20, state: State | None = None) -> list[Story]:
+        """What happened to a key, an object name, or a delivery id; the newest generation first. `state`: only so."""
         query = select(objects).where(or_(named(key), named_generation(key))).order_by(objects.c.id.desc()).limit(limit)
+        if state is not None:
+            query = query.where(objects.c.state == state.value)
         with self._database.read() as connection:
             rows = connection.execute(query).all()
             facts: dict[int, list[Fact]] = {}
@@ -147,11 +150,20 @@ class Facts:
 
 
 def named(text: str) -> ColumnElement[bool]:
-    """Which rows a key, `bucket/key` or a delivery id means; an envelope's key means all that ride in it."""
+    """Which rows a key, `bucket/key` or a delivery means; an envelope's key means all that ride in it."""
     bucket, slash, key = text.partition("/")
-    meant = [objects.c.key == text, objects.c.delivery == text]
+    meant = [objects.c.key == text, named_delivery(text)]
     if slash:
         meant.append(and_(objects.c.bucket == bucket, objects.c.key == key))
+    return or_(*meant)
+
+
+def named_delivery(text: str) -> ColumnElement[bool]:
+    """Which rows a delivery's id means, one for each source that has it, or `source:id`."""
+    source, colon, delivery = text.partition(":")
+    meant: list[ColumnElement[bool]] = [objects.c.delivery == text]
+    if colon:
+        meant.append(and_(objects.c.source == source, objects.c.delivery == delivery))
     return or_(*meant)
 
 
@@ -180,6 +192,7 @@ def _story(row: Any, facts: list[Fact]) -> Story:
         reason=row.reason,
         via=Via(row.via),
         size=row.size,
+        source=row.source,
         delivery=row.delivery,
         arrived_at=row.arrived_at,
         changed_at=row.changed_at,

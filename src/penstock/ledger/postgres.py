@@ -13,7 +13,14 @@ from psycopg.types.string import StrDumperUnknown
 
 from penstock.ledger.at_work import AT_WORK_LOCK
 
-CONNECT_SECONDS = 10
+# A server whose machine or network went away without a word is given up after half a minute, not after hours.
+CONNECT_ARGUMENTS = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
 # A writer that was stopped in the middle of a transaction keeps the others for so long at most.
 STALLED_SECONDS = 60
 
@@ -32,7 +39,9 @@ def prepare(connection: psycopg.Connection, *, lock_seconds: float) -> None:
         connection.adapters.register_dumper(str, _WithoutNul)
         connection.execute(
             "SELECT set_config('lock_timeout', %s, false), set_config('application_name', %s, false), "
-            "set_config('idle_in_transaction_session_timeout', %s, false)",
+            "set_config('idle_in_transaction_session_timeout', %s, false), "
+            # A role's default of repeatable read would take its snapshot before it has the write lock.
+            "set_config('default_transaction_isolation', 'read committed', false)",
             [
                 f"{max(1, int(lock_seconds * 1000))}ms",  # 0 would be for ever
                 f"penstock, process {os.getpid()} on {socket.gethostname()}"[:63],

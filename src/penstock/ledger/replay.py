@@ -17,7 +17,7 @@ from penstock.declarations import Dataset
 from penstock.ledger import states, wakeups
 from penstock.ledger.database import Database
 from penstock.ledger.decide import Candidate, decide_replay, no_dataset
-from penstock.ledger.facts import named, named_generation
+from penstock.ledger.facts import named, named_delivery, named_generation
 from penstock.ledger.tables import history, objects
 from penstock.model import REFUSED_BUCKET, State, object_name
 
@@ -33,8 +33,9 @@ _OTHER_REASONS = "other reasons: see penstock why KEY"
 class Selection:
     """What is meant: everything that fits all that is given. No `states` means any.
 
-    A key (or `bucket/key`, or a delivery id) means its newest generation and those in quarantine; a name with its
-    generation means that one. `since` is when it came to its state.
+    A key (or `bucket/key`, a delivery's id, or `source:id`) means its newest generation and those in quarantine; a name
+    with its generation means that one. A delivery's id that several sources have given means nothing: see
+    `Done.ambiguous`. `since` is when it came to its state.
     """
 
     keys: tuple[str, ...] = ()
@@ -53,13 +54,24 @@ class Refusals:
 
 @dataclass(kw_only=True)
 class Done:
-    """What was moved, by dataset, what was refused, by reason, and which keys mean nothing that was asked for."""
+    """What was moved, by dataset, what was refused, by reason, and which keys mean nothing that was asked for.
+
+    `unknown` keys mean nothing at all, `other` ones something that was not asked for: its name and state. `ambiguous`
+    are ids of deliveries from several sources: each delivery's full name and source.
+    """
 
     moved: int = 0
     first: list[str] = field(default_factory=list)
     datasets: dict[str, int] = field(default_factory=dict)
     refused: dict[str, Refusals] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
+    other: dict[str, tuple[str, State]] = field(default_factory=dict)
+    ambiguous: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that was asked for was moved, or would be."""
+        return not (self.refused or self.unknown or self.other or self.ambiguous)
 
     def take(self, name: str, dataset: str) -> None:
         """Count one that was moved."""
@@ -115,7 +127,9 @@ class Replay:
             now = self._database.clock()
             groups: dict[tuple[str, bool], list[int]] = {}
             told = []
-            for row, dataset, again in self._decide(connection, rows, datasets, force, done):
+            decided = list(self._decide(connection, rows, datasets, force, done))
+            _keep_reasons(connection, [row for row, _, _ in decided])
+            for row, dataset, again in decided:
                 groups.setdefault((dataset, again), []).append(row.id)
                 over = ", over its own rows" if again else ""
                 told.append({"object_id": row.id, "at": now, "what": "replayed", "detail": f"by {by}{over}"})
@@ -138,20 +152,23 @@ class Replay:
 
         return self._work(selection, step)
 
-    def drop(self, selection: Selection, *, by: str, reason: str = "") -> Done:
-        """Out of quarantine, to be left alone from now on. Only what is in quarantine is meant."""
+    def drop(self, selection: Selection, *, by: str, reason: str = "", dry: bool = False) -> Done:
+        """Out of quarantine, to be left alone from now on. Only what is in quarantine is meant. `dry`: only say so."""
 
         def step(connection: Connection, rows: Sequence[Any], done: Done) -> None:
             now = self._database.clock()
             detail = f"dropped by {by}" + (f": {reason}" if reason else "")
             for row in rows:
                 done.take(_name(row), row.dataset or "")
+            if dry:
+                return
+            _keep_reasons(connection, rows)
             _move(connection, [row.id for row in rows], State.IGNORED, {"reason": detail, "changed_at": now})
             told = [{"object_id": r.id, "at": now, "what": State.IGNORED.value, "detail": detail} for r in rows]
             if told:
                 connection.execute(insert(history), told)
 
-        return self._work(replace(selection, states=frozenset({State.QUARANTINED})), step)
+        return self._work(replace(selection, states=frozenset({State.QUARANTINED})), step, dry=dry)
 
     def _work(
         self,
@@ -161,21 +178,43 @@ class Replay:
         dry: bool = False,
     ) -> Done:
         done = Done()
-        for key in selection.keys or (None,):
+        # Two keys may mean one object.
+        seen: set[int] = set()
+        for key in dict.fromkeys(selection.keys) or (None,):
+            if key is not None and len(several := self._sources(selection, key)) > 1:
+                done.ambiguous[key] = several
+                continue
             last = found = 0
             while True:
                 with self._database.read() if dry else self._database.write() as connection:
                     query = _query(selection, key, last)
                     # Locked where writers run side by side: what was decided of a row still holds when it is moved.
                     rows = connection.execute(query if dry else query.with_for_update()).all()
-                    step(connection, rows, done)
+                    step(connection, [row for row in rows if row.id not in seen], done)
                 found += len(rows)
+                if key is not None:
+                    seen.update(row.id for row in rows)
                 if len(rows) < _STEP:
                     break
                 last = rows[-1].id
             if key is not None and not found:
-                done.unknown.append(key)
+                self._not_found(key, done)
         return done
+
+    def _sources(self, selection: Selection, key: str) -> list[tuple[str, str]]:
+        """The deliveries that a key means as a delivery's id: each one's full name and source."""
+        query = select(objects).where(named_delivery(key), *_narrowed(selection)).order_by(objects.c.id)
+        with self._database.read() as connection:
+            return [(_name(row), str(row.source)) for row in connection.execute(query)]
+
+    def _not_found(self, key: str, done: Done) -> None:
+        query = select(objects).where(or_(named(key), named_generation(key))).order_by(objects.c.id.desc()).limit(1)
+        with self._database.read() as connection:
+            row = connection.execute(query).first()
+        if row is None:
+            done.unknown.append(key)
+        else:
+            done.other[key] = (_name(row), State(row.state))
 
     def _decide(
         self, connection: Connection, rows: Sequence[Any], datasets: Sequence[Dataset], force: bool, done: Done
@@ -210,13 +249,7 @@ class Replay:
 
 
 def _query(selection: Selection, key: str | None, after: int) -> Select[Any]:
-    conditions: list[ColumnElement[bool]] = [objects.c.id > after]
-    if selection.dataset is not None:
-        conditions.append(objects.c.dataset == selection.dataset)
-    if selection.since is not None:
-        conditions.append(objects.c.changed_at >= selection.since)
-    if selection.states:
-        conditions.append(objects.c.state.in_(sorted(state.value for state in selection.states)))
+    conditions = [objects.c.id > after, *_narrowed(selection)]
     if key is not None:
         other = objects.alias()
         newest = ~exists().where(
@@ -230,6 +263,17 @@ def _query(selection: Selection, key: str | None, after: int) -> Select[Any]:
         live = or_(objects.c.bucket != REFUSED_BUCKET, waits)
         conditions.append(or_(named_generation(key), and_(named(key), or_(waits, newest), live)))
     return select(objects).where(*conditions).order_by(objects.c.id).limit(_STEP)
+
+
+def _narrowed(selection: Selection) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if selection.dataset is not None:
+        conditions.append(objects.c.dataset == selection.dataset)
+    if selection.since is not None:
+        conditions.append(objects.c.changed_at >= selection.since)
+    if selection.states:
+        conditions.append(objects.c.state.in_(sorted(state.value for state in selection.states)))
+    return conditions
 
 
 def _siblings(connection: Connection, rows: Sequence[Any]) -> dict[tuple[str, str], _Siblings]:
@@ -259,6 +303,21 @@ def _siblings(connection: Connection, rows: Sequence[Any]) -> dict[tuple[str, st
                 span = (State(found.state), found.least, found.greatest)
                 spans.setdefault((bucket, found.key), []).append(span)
     return {name: _Siblings(spans=tuple(found)) for name, found in spans.items()}
+
+
+def _keep_reasons(connection: Connection, rows: Sequence[Any]) -> None:
+    """Write the reason of what has no history, for it was refused when it came, into its history."""
+    reasons = {row.id: row for row in rows if row.reason}
+    ids = list(reasons)
+    for start in range(0, len(ids), _CHUNK):
+        query = select(history.c.object_id).distinct().where(history.c.object_id.in_(ids[start : start + _CHUNK]))
+        for told in connection.execute(query).scalars():
+            del reasons[told]
+    lines = [
+        {"object_id": row.id, "at": row.changed_at, "what": row.state, "detail": row.reason} for row in reasons.values()
+    ]
+    if lines:
+        connection.execute(insert(history), lines)
 
 
 def _move(connection: Connection, ids: Sequence[int], target: State, values: Mapping[str, Any]) -> None:

@@ -93,7 +93,7 @@ class WakeUps:
             taken = []
             for row in due:
                 pause = again_after * 2 ** min(row.attempt, _DOUBLINGS)
-                # By its attempt too, so that of two relays at once one takes it, on every database.
+                # By its attempt too: of two relays that both saw it due, one takes it.
                 if connection.execute(
                     update(wakeups)
                     .where(wakeups.c.id == row.id, wakeups.c.attempt == row.attempt)
@@ -111,8 +111,8 @@ class WakeUps:
                 .values(attempt=wakeup.attempt - 1, due_at=self._database.clock() + again_after)
             )
 
-    def explain(self, wakeup: WakeUp, note: str) -> None:
-        """Say why the wake-up stays unanswered, for `penstock status`."""
+    def explain(self, wakeup: WakeUp, note: str | None) -> None:
+        """Say why the wake-up stays unanswered, for `penstock status`; None: nothing is known any more."""
         with self._database.write() as connection:
             connection.execute(update(wakeups).where(wakeups.c.id == wakeup.id).values(note=note))
 

@@ -10,18 +10,20 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, case, delete, exists, func, insert, literal, not_, select, update
+from sqlalchemy import Connection, case, delete, exists, func, insert, literal, not_, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from penstock import events
 from penstock.errors import LeaseLost
 from penstock.ledger import outbox, states
 from penstock.ledger.database import Database
-from penstock.ledger.decide import backoff, together
+from penstock.ledger.decide import OVERWRITE_IGNORED, backoff, together
 from penstock.ledger.leases import LONGEST_LEASE, live, on_hold
 from penstock.ledger.tables import Moment, history, leases, objects, wakeups
 from penstock.model import Lease, ObjectRef, Outcome, State
 
+_CHUNK = 500  # ids in one IN (…), well under the databases' limits of parameters
+_OUTRUN = "the warehouse had a greater token than the ledger"
 _DIED = "the run that held it ended without a word"
 
 
@@ -137,7 +139,7 @@ class Work:
                     outcome.state,
                     {
                         "claim_token": None,
-                        "again": 0,
+                        **({"again": 0} if outcome.state in (State.LOADED, State.EMPTY) else {}),
                         "rows": outcome.rows,
                         "rejected": outcome.rejected,
                         "reason": outcome.reason,
@@ -227,8 +229,26 @@ class Work:
                 )
             )
 
+    def outrun(self, lease: Lease, greater: int) -> None:
+        """The warehouse knows a greater token although nobody took the lease over: the ledger is older than it.
+
+        So is one that was restored, or made anew for a warehouse that was there. The lease goes back, and the next
+        holder's token is greater than that one.
+        """
+        with self._database.write() as connection:
+            now = self._database.clock()
+            self._own(connection, lease)
+            self._take_back(
+                connection, lease.dataset, lease.token + 1, now, reason=_OUTRUN, run=lease.holder, blame=False
+            )
+            connection.execute(
+                update(leases)
+                .where(leases.c.dataset == lease.dataset)
+                .values(token=max(lease.token, greater), holder=f"{lease.holder} (outrun)", expires_at=now)
+            )
+
     def older(self, refs: Sequence[ObjectRef]) -> Mapping[int, list[ObjectRef]]:
-        """For each object id, the loaded older generations of its key: what a replacing load takes out."""
+        """For each object id, the older generations of its key that have rows in the warehouse, or remains of them."""
         found: dict[int, list[ObjectRef]] = {}
         with self._database.read() as connection:
             for ref in refs:
@@ -239,15 +259,14 @@ class Work:
                     objects.c.key == ref.key,
                     objects.c.generation < ref.generation,
                     objects.c.entry == 0,
-                    objects.c.state == State.LOADED.value,
+                    or_(objects.c.state == State.LOADED.value, objects.c.again == 1),
                 )
                 found[ref.id] = [ref_of(row) for row in connection.execute(query)]
         return found
 
     def _own(self, connection: Connection, lease: Lease) -> None:
         row = connection.execute(
-            # Locked where writers run side by side: nobody takes the lease over in the middle of what follows.
-            select(leases.c.token, leases.c.holder).where(leases.c.dataset == lease.dataset).with_for_update()
+            select(leases.c.token, leases.c.holder).where(leases.c.dataset == lease.dataset)
         ).first()
         if row is None or row.token != lease.token or row.holder != lease.holder:
             raise _lost(lease)
@@ -285,7 +304,7 @@ class Work:
     def _heed_ignored(self, connection: Connection, lost: ObjectRef, run: str, now: datetime) -> None:
         """A claimed generation could not be read: an overwrite that was ignored meanwhile is all that is left of it."""
         newest = connection.execute(
-            select(objects.c.id, objects.c.state)
+            select(objects.c.id, objects.c.state, objects.c.reason)
             .where(
                 objects.c.bucket == lost.bucket,
                 objects.c.key == lost.key,
@@ -295,7 +314,7 @@ class Work:
             .order_by(objects.c.generation.desc())
             .limit(1)
         ).first()
-        if newest is not None and newest.state == State.IGNORED.value:
+        if newest is not None and newest.state == State.IGNORED.value and newest.reason == OVERWRITE_IGNORED:
             self._move(connection, [newest.id], State.PENDING, {"reason": None, "changed_at": now})
             detail = "the generation before it could not be read"
             _write_history(connection, newest.id, now, State.PENDING.value, detail, run)
@@ -310,12 +329,15 @@ class Work:
         token: int | None = None,
     ) -> int:
         """The one UPDATE of a state: only legal moves, and with `token` only of what that holder has claimed."""
-        if not ids:
-            return 0
-        statement = update(objects).where(objects.c.id.in_(ids), objects.c.state.in_(states.sources(target)))
-        if token is not None:
-            statement = statement.where(objects.c.claim_token == token)
-        return connection.execute(statement.values(state=target.value, **values)).rowcount
+        moved = 0
+        for start in range(0, len(ids), _CHUNK):
+            statement = update(objects).where(
+                objects.c.id.in_(ids[start : start + _CHUNK]), objects.c.state.in_(states.sources(target))
+            )
+            if token is not None:
+                statement = statement.where(objects.c.claim_token == token)
+            moved += connection.execute(statement.values(state=target.value, **values)).rowcount
+        return moved
 
     def _announce_load(
         self, connection: Connection, lease: Lease, loaded: Sequence[Outcome], run: str, now: datetime

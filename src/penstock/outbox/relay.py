@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 DIRECT_AFTER = 3
 BATCH = 200
 FLOW = "ingest"
+_A_RUN_WAITS = "a run waits for a worker; is one running? penstock worker"
 
 
 class Server(Protocol):
@@ -135,6 +136,8 @@ class Relay:
             faults.point("relay.after_send")
             for wakeup in wakeups:
                 left.remove(wakeup)
+                if wakeup.note == _A_RUN_WAITS:
+                    self._ledger.wakeups.explain(wakeup, None)
 
         try:
             # What is new does not wait for questions about what is old.
@@ -142,7 +145,7 @@ class Relay:
             for wakeup in list(left):
                 self._alive()
                 if self._has_run(wakeup):
-                    self._later(wakeup, "a run waits for a worker; is one running? penstock worker")
+                    self._later(wakeup, _A_RUN_WAITS)
                     left.remove(wakeup)
                     waiting += 1
             send([wakeup for wakeup in left if wakeup.attempt <= DIRECT_AFTER])

@@ -19,13 +19,14 @@ from watchdog.events import (
 )
 from watchdog.observers import Observer
 
-from penstock.errors import CannotListen, Transient
+from penstock.errors import CannotListen, PenstockError, SettingsError, Transient
 from penstock.landing import Landing
 from penstock.model import Via
 from penstock.objects import ObjectStore
 
 log = logging.getLogger(__name__)
 
+_FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
 # Hints that wait for the store; beyond that a sweep does their work.
 _MOST_HINTS = 10_000
@@ -38,28 +39,48 @@ _UPLOAD = ".rclone_temp_"
 
 
 class BucketSensor:
-    """Listens to one bucket. `sweep_soon` is called once it listens, for what came while nobody did."""
+    """Listens to one bucket. `sweep_soon` is called once it listens, for what came while nobody did.
+
+    Where a key could not be recorded, that key is tried first when it listens again, and only then a sweep asked for.
+    """
 
     def __init__(self, bucket: str, *, store: ObjectStore, landing: Landing, sweep_soon: Callable[[], None]) -> None:
         self._bucket = bucket
         self._store = store
         self._landing = landing
         self._sweep_soon = sweep_soon
+        self._pause = _FIRST_PAUSE
+        self._away = False
+        self._unrecorded: str | None = None
 
     def run(self, stop: threading.Event) -> None:
         """Listen until `stop` is set. Raises CannotListen when the store has no such thing."""
-        pause = 0.5
         while not stop.is_set():
             try:
-                for key in self._store.listen(self._bucket, stop=stop, on_open=self._sweep_soon):
-                    pause = 0.5
-                    self._landing.seen(self._bucket, [key], Via.BUCKET)
+                for key in self._store.listen(self._bucket, stop=stop, on_open=self._opened):
+                    self._record(key)
             except CannotListen:
                 raise
-            except Transient as error:
-                log.warning("listening to %s ended: %s; again in %.1f s", self._bucket, error, pause)
-            stop.wait(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            except (Transient, SettingsError) as error:
+                if not self._away:
+                    log.warning("listening to %s ended: %s; it is tried again", self._bucket, error)
+                self._away = True
+            stop.wait(self._pause)
+            self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+
+    def _opened(self) -> None:
+        if self._unrecorded is not None:
+            self._record(self._unrecorded)
+        if self._away:
+            log.info("%s is listened to again", self._bucket)
+        self._away = False
+        self._sweep_soon()
+
+    def _record(self, key: str) -> None:
+        self._unrecorded = key
+        self._landing.seen(self._bucket, [key], Via.BUCKET, skip=_left_to_the_sweep)
+        self._unrecorded = None
+        self._pause = _FIRST_PAUSE
 
 
 class StoreFolderSensor:
@@ -86,6 +107,10 @@ class StoreFolderSensor:
         self._ready = threading.Event()
         self._hints: dict[str, None] = {}
         self._doubtful: dict[str, float] = {}
+        # While store or ledger are away: a key that could not be recorded, and when it is tried again.
+        self._unrecorded: str | None = None
+        self._try_at = 0.0
+        self._pause = _FIRST_PAUSE
 
     def run(self, stop: threading.Event) -> None:
         """Watch until `stop` is set."""
@@ -97,13 +122,7 @@ class StoreFolderSensor:
             while not stop.is_set():
                 self._alive()
                 self._ready.wait(_SECOND_LOOK)
-                now = time.monotonic()
-                again = [key for key, due in self._doubtful.items() if due <= now]
-                for key in again:
-                    del self._doubtful[key]
-                self._pass_on(again)
-                doubtful = self._pass_on(self._take())
-                self._doubtful.update(dict.fromkeys(doubtful, time.monotonic() + _SECOND_LOOK))
+                self._work_off(time.monotonic())
         finally:
             observer.stop()
             observer.join()
@@ -131,6 +150,20 @@ class StoreFolderSensor:
             self._ready.clear()
         return keys
 
+    def _work_off(self, now: float) -> None:
+        hints = self._take()
+        if self._unrecorded is not None:
+            # The sweep that is asked for once this key is recorded finds the others.
+            self._doubtful.clear()
+            if now >= self._try_at:
+                self._pass_on([self._unrecorded])
+            return
+        again = [key for key, due in self._doubtful.items() if due <= now]
+        for key in again:
+            del self._doubtful[key]
+        self._pass_on(again)
+        self._doubtful.update(dict.fromkeys(self._pass_on(hints), time.monotonic() + _SECOND_LOOK))
+
     def _pass_on(self, keys: list[str]) -> list[str]:
         """Have these keys asked for and recorded; returns those of which some were not new, or not there yet."""
         doubtful: list[str] = []
@@ -138,13 +171,32 @@ class StoreFolderSensor:
             batch = keys[start : start + _TOGETHER]
             self._alive()
             try:
-                if self._landing.seen(self._bucket, batch, Via.BUCKET) < len(batch):
-                    doubtful += batch
-            except Transient as error:
-                log.warning("%d hints of %s are left to the sweep: %s", len(keys) - start, self._bucket, error)
-                self._sweep_soon()
+                new = self._landing.seen(self._bucket, batch, Via.BUCKET, progress=self._alive, skip=_left_to_the_sweep)
+            except (Transient, SettingsError) as error:
+                self._went_away(batch[0], error)
                 break
+            self._came_back()
+            if new < len(batch):
+                doubtful += batch
         return doubtful
+
+    def _went_away(self, key: str, error: PenstockError) -> None:
+        if self._unrecorded is None:
+            log.warning("hints of %s are left to the sweep: %s", self._bucket, error)
+        self._unrecorded = key
+        self._try_at = time.monotonic() + self._pause
+        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+
+    def _came_back(self) -> None:
+        if self._unrecorded is not None:
+            log.info("hints of %s are recorded again", self._bucket)
+            self._unrecorded, self._pause = None, _FIRST_PAUSE
+            self._sweep_soon()
+
+
+def _left_to_the_sweep(key: str, error: PenstockError) -> None:
+    # The sweep meets the same key, and says it once.
+    log.debug("the hint for %s is left to the sweep: %s", key, error)
 
 
 class _Hints(FileSystemEventHandler):

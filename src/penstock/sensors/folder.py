@@ -13,6 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,11 +33,12 @@ from watchdog.observers.api import BaseObserver
 from watchdog.observers.polling import PollingObserverVFS
 
 from penstock.declarations import Folder
-from penstock.errors import FileChanged, Refused, Transient
+from penstock.errors import FileChanged, ObjectMissing, PenstockError, Refused, SettingsError, Transient
 from penstock.landing import Landing
 from penstock.ledger.arrivals import Arrivals, FileMark
-from penstock.model import Via
+from penstock.model import Stat, Via
 from penstock.sensors import files
+from penstock.sensors.outage import Blame, Failures, Outage
 from penstock.sensors.settle import Print, Verdict, Writer, is_temporary, judge, next_look
 
 log = logging.getLogger(__name__)
@@ -44,7 +46,9 @@ log = logging.getLogger(__name__)
 ARCHIVE = ".archive"
 _MOST_WAITING = 20_000
 _BATCH = 500
-_PAUSE = 1.0
+_OWN_PAUSE = 5.0
+# What is waited out: store, bucket, ledger or keys may be set right without this process being started again.
+_WAITED_OUT = (Transient, SettingsError, ObjectMissing)
 
 
 @dataclass(kw_only=True)
@@ -54,6 +58,9 @@ class _Waiting:
     # Offered again since the last look began: what that look saw may be old.
     again: bool = False
     complained: bool = False
+    failures: Failures = field(default_factory=Failures)
+    # What was put and could not be recorded.
+    put: tuple[Print, Stat] | None = None
     looks: int = 0
     seen: Print | None = None
     still_since: float = 0.0
@@ -98,9 +105,11 @@ class FolderSensor:
         self._writer_of = writer_of
         self._alive = alive
         self._queue = _Queue()
-        self._unavailable = False
-        self._paused_until = 0.0
+        self._outage = Outage()
+        # Folders from which nothing can be removed, each said once.
+        self._stuck: set[Path] = set()
         self._looked_back = False
+        self._unscanned = False
 
     def offer(self, path: Path, *, hurry: bool = True) -> None:
         """Something happened to a path: look at it now. Without `hurry`, one that waits already keeps its turn."""
@@ -151,7 +160,7 @@ class FolderSensor:
         now = self._monotonic()
         with self._queue.lock:
             self._queue.ready.clear()
-            if now < self._paused_until:
+            if now < self._outage.until:
                 return 0
             turns = heapq.nsmallest(
                 _BATCH, ((waiting.due, path) for path, waiting in self._queue.waiting.items() if waiting.due <= now)
@@ -161,17 +170,12 @@ class FolderSensor:
             self._alive()
             try:
                 recorded += self._look(path)
-            except Transient as error:
-                if self._is_away(error):
-                    self._look_at(path, due)
+            except _WAITED_OUT as error:
+                if self._is_away(path, due, error):
                     break
-                self._complain(path, error)
             except OSError as error:
                 self._complain(path, error)
-            else:
-                if self._unavailable:
-                    log.info("the folder sensor goes on")
-                self._unavailable = False
+                self._look_at(path, self._monotonic() + _OWN_PAUSE)
         return recorded
 
     def run(self, stop: threading.Event, *, scan_every: float) -> None:
@@ -201,38 +205,50 @@ class FolderSensor:
                 self.forget_vanished()
                 self._looked_back = True
             self.scan()
-        except (Transient, OSError) as error:
-            log.warning("the inbox could not be scanned: %s; it is tried again", error)
+        except (*_WAITED_OUT, OSError) as error:
+            if not self._unscanned:
+                log.warning("the inbox could not be scanned: %s; it is tried again", error)
+            self._unscanned = True
+        else:
+            self._unscanned = False
 
     def _until_due(self) -> float:
         with self._queue.lock:
             dues = [waiting.due for waiting in self._queue.waiting.values()]
         if self._queue.overflowed and not dues:
             return 0.0
-        due = max(min(dues, default=self._monotonic() + 1), self._paused_until)
+        due = max(min(dues, default=self._monotonic() + 1), self._outage.until)
         # At most half a second, so that `stop` is seen.
         return min(0.5, max(0.0, due - self._monotonic()))
 
-    def _is_away(self, error: Transient) -> bool:
-        """Whether store or ledger are away: then every file waits, in its order, and it is said once."""
+    def _is_away(self, path: Path, due: float, error: PenstockError) -> bool:
+        """Whether store or ledger are away: then every file waits, and it is said once."""
         try:
             self._landing.check()
-        except Transient:
-            if not self._unavailable:
-                log.warning("%s; files stay in the inbox until it is back", error)
-            self._unavailable = True
-            self._paused_until = self._monotonic() + _PAUSE
-            return True
-        return False
+        except _WAITED_OUT:
+            # In their order, this one first.
+            self._look_at(path, due)
+        else:
+            with self._queue.lock:
+                failures = self._queue.waiting.setdefault(path, _Waiting()).failures
+            blame = self._outage.failed(path, failures)
+            # After a pause another file is tried first.
+            self._look_at(path, self._monotonic() + failures.pause)
+            if blame is not Blame.ALL:
+                if failures.count > 1:
+                    self._complain(path, error)
+                return False
+        if self._outage.wait(self._monotonic()):
+            log.warning("%s; files stay in the inbox until it is back", error)
+        return True
 
     def _complain(self, path: Path, error: Exception) -> None:
-        """A file that cannot be taken now: said once, tried again and again, and no other file waits for it."""
+        """A file that cannot be taken now: said once."""
         with self._queue.lock:
             waiting = self._queue.waiting.setdefault(path, _Waiting())
             first, waiting.complained = not waiting.complained, True
         if first:
             log.warning("%s cannot be taken: %s; it is tried again", files.printable(self.root, path), error)
-        self._look_at(path, self._monotonic() + _PAUSE * 5)
 
     def _offer_changed(self, batch: list[Path]) -> int:
         marks = self._arrivals.file_marks([files.printable(self.root, path) for path in batch])
@@ -269,27 +285,35 @@ class FolderSensor:
         shown = files.printable(self.root, path)
         mark = self._arrivals.file_marks([shown]).get(shown)
         if mark is not None and mark.etag and _print_of(mark) == found:
-            self._done(path)
-            self._dispose(path, file, found)
+            self._finish(path, file, found)
             return 0
         if self._judge(path, self._writer_of(file), found) is Verdict.WAIT:
             return 0
-        key = files.key_of(self.root, path)
-        new = self._landing.put_file(
-            key,
-            file,
-            found.size,
-            unchanged=lambda: self._mark_if_unchanged(path, key, found),
-            progress=self._alive,
-        )
+        new = self._put(path, file, found)
+        if self._outage.taken():
+            log.info("the folder sensor goes on")
         if mark is not None and not mark.etag:
             self._arrivals.forget_refusal(shown)
-        if self._mark_if_unchanged(path, key, found) is None:
+        if files.fingerprint_at(path) != found:
             self._look_at(path, self._monotonic())
         else:
-            self._done(path)
-            self._dispose(path, file, found)
+            self._finish(path, file, found)
         return int(new)
+
+    def _put(self, path: Path, file: BinaryIO, found: Print) -> bool:
+        key = files.key_of(self.root, path)
+        with self._queue.lock:
+            waiting = self._queue.waiting.setdefault(path, _Waiting())
+        unchanged = partial(self._mark_if_unchanged, path, key, found)
+        if waiting.put is not None and waiting.put[0] == found:
+            new = self._landing.record_put(waiting.put[1], unchanged=unchanged)
+            if new is not None:
+                return new
+
+        def on_put(stat: Stat) -> None:
+            waiting.put = (found, stat)
+
+        return self._landing.put_file(key, file, found.size, unchanged=unchanged, progress=self._alive, on_put=on_put)
 
     def _judge(self, path: Path, writer: Writer, found: Print) -> Verdict:
         now = self._monotonic()
@@ -333,6 +357,20 @@ class FolderSensor:
             self._arrivals.forget_file(shown)
         self._done(path)
 
+    def _finish(self, path: Path, file: BinaryIO, found: Print) -> None:
+        try:
+            self._dispose(path, file, found)
+        except OSError as error:
+            # The next scan tries again.
+            if path.parent not in self._stuck:
+                log.warning(
+                    "%s is recorded and cannot be removed, nor can what else is in its folder: %s; it is tried again",
+                    files.printable(self.root, path),
+                    error.strerror,
+                )
+                self._stuck.add(path.parent)
+        self._done(path)
+
     def _dispose(self, path: Path, file: BinaryIO, found: Print) -> None:
         """What `after` says, only for a file that is still what was recorded and that nobody is about to write to."""
         if self._declared.after == "keep" or self._writer_of(file) is Writer.SOME:
@@ -346,6 +384,7 @@ class FolderSensor:
             target = self.root / ARCHIVE / f"{key}.{found.mtime_ns}"
             target.parent.mkdir(parents=True, exist_ok=True)
             path.rename(target)
+        self._stuck.discard(path.parent)
         self._arrivals.forget_file(key)
 
     def _look_at(self, path: Path, due: float) -> None:

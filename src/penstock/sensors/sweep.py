@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from penstock.declarations import Dataset
-from penstock.errors import SettingsError, Terminal, Transient
+from penstock.errors import LedgerUnavailable, ObjectMissing, PenstockError, SettingsError, Terminal, Transient
 from penstock.landing import Landing
 from penstock.ledger import Ledger
 from penstock.model import ENVELOPE_PREFIX, RESERVED_PREFIX, Stat, State, Via
@@ -33,10 +33,14 @@ _ORPHAN_AGE = timedelta(minutes=1)
 
 @dataclass(frozen=True, kw_only=True)
 class Swept:
-    """What a sweep saw and did. `resumed`: it began where an earlier one was cut short, not at the beginning."""
+    """What a sweep saw and did. `resumed`: it began where an earlier one was cut short, not at the beginning.
+
+    `skipped` are keys that could not be asked for, though the store answers: the next sweep tries them again.
+    """
 
     resumed: bool = False
     listed: int = 0
+    skipped: int = 0
     recorded: int = 0
     deliveries: int = 0
     adopted: int = 0
@@ -67,22 +71,33 @@ class Sweep:
         # Key and etag of envelopes that have no row of their own and need none: every delivery came again in another,
         # or they cannot be read. Kept in memory, because a dataset declared since is a reason to look again.
         self._looked_at: dict[str, str] = {}
+        self._skipped = 0
+        self._said_skipping = False
 
     def soon(self) -> None:
         """Sweep as soon as possible, not only when the interval is over."""
         self._soon.set()
 
     def run_once(self, prefix: str = "", *, afresh: bool = False) -> Swept:
-        """List the keys under `prefix` in batches and record what the ledger lacks. Raises Transient.
+        """List the keys under `prefix` in batches and record what the ledger lacks.
 
-        The ledger keeps the position: a sweep that was cut short, by whatever, is gone on with. `afresh` begins at the
-        beginning, and leaves that position alone.
+        The ledger keeps a position for each prefix: a sweep that was cut short, by whatever, is gone on with, once;
+        `afresh` begins at the beginning all the same. A key that cannot be asked for while the store answers holds up
+        no other. Raises Transient, and SettingsError or ObjectMissing when keys or bucket are wrong.
         """
         positions = self._ledger.positions
-        after = "" if afresh else positions.after(self._bucket, prefix)
-        moved = bool(after)
+        after = positions.after(self._bucket, prefix)
+        if after:
+            # Used up before it is used: what makes sweeps end or hang there must not hide the keys before it for ever.
+            # A store that is away is none of that, and leaves it as it is.
+            self._store.ping()
+            positions.clear(self._bucket, prefix)
+        if afresh:
+            after = ""
+        self._skipped = 0
         adopted = self._ledger.arrivals.adopt(self._datasets)
         listed = recorded = deliveries = 0
+        moved = False
         for batch in _batches(self._store.list(self._bucket, prefix=prefix, start_after=after)):
             self._alive()
             listed += len(batch)
@@ -90,15 +105,24 @@ class Sweep:
             plain = [stat for stat in batch if not stat.key.startswith(RESERVED_PREFIX)]
             recorded += self._compare(plain)
             deliveries += self._adopt_orphans(envelopes)
-            if not afresh and len(batch) == _BATCH:
+            if len(batch) == _BATCH:
                 positions.move(self._bucket, prefix, batch[-1].key)
                 moved = True
         if moved:
             positions.clear(self._bucket, prefix)
-        return Swept(resumed=bool(after), listed=listed, recorded=recorded, deliveries=deliveries, adopted=adopted)
+        self._said_skipping = self._skipped > 0
+        return Swept(
+            resumed=bool(after),
+            listed=listed,
+            skipped=self._skipped,
+            recorded=recorded,
+            deliveries=deliveries,
+            adopted=adopted,
+        )
 
     def run(self, stop: threading.Event, *, every: Callable[[float], float], monotonic: Callable[[], float]) -> None:
-        """Sweep at start, when asked, and every so often: `every` gives the pause after a sweep of so many seconds.
+        """Sweep at start, when asked, and every so often: `every` gives the pause after a sweep of so many seconds,
+        0 after one that failed.
 
         After the rest of one that was cut short, a whole one follows at once: what came meanwhile may lie before it.
         """
@@ -107,14 +131,16 @@ class Sweep:
             self._alive()
             self._soon.clear()
             began = monotonic()
+            took = 0.0
             try:
                 swept = self.run_once()
-            except Transient as error:
+            except (Transient, SettingsError, ObjectMissing) as error:
                 if not away:
                     log.warning("the sweep stopped: %s; it is tried again", error)
                 away = True
             else:
                 away = False
+                took = monotonic() - began
                 if swept.recorded or swept.deliveries or swept.adopted:
                     log.info(
                         "the sweep found %d objects and %d deliveries that no event told of",
@@ -123,7 +149,7 @@ class Sweep:
                     )
                 if swept.resumed:
                     continue
-            self._wait(stop, every(monotonic() - began), monotonic)
+            self._wait(stop, every(took), monotonic)
 
     def _wait(self, stop: threading.Event, pause: float, monotonic: Callable[[], float]) -> None:
         until = monotonic() + pause
@@ -141,7 +167,15 @@ class Sweep:
             or known[stat.key].etag != stat.etag
             or known[stat.key].state in (State.MISSING, State.SUPERSEDED)
         ]
-        return self._landing.seen(self._bucket, changed, Via.SWEEP) if changed else 0
+        if not changed:
+            return 0
+        return self._landing.seen(self._bucket, changed, Via.SWEEP, progress=self._alive, skip=self._skip)
+
+    def _skip(self, key: str, error: PenstockError) -> None:
+        self._skipped += 1
+        if not self._said_skipping:
+            log.warning("%s is left to the next sweep, and so is what else the store does not tell of: %s", key, error)
+        self._said_skipping = True
 
     def _adopt_orphans(self, envelopes: Sequence[Stat]) -> int:
         old = [stat for stat in envelopes if self._clock() - stat.modified > _ORPHAN_AGE]
@@ -153,8 +187,11 @@ class Sweep:
                 continue
             try:
                 found += self._landing.adopt_envelope(stat)
-            except SettingsError as error:
-                log.warning("the envelope %s cannot be read: %s", stat.key, error)
+            except LedgerUnavailable:
+                raise
+            except (Transient, SettingsError) as error:
+                self._store.ping()
+                self._skip(stat.key, error)
                 continue
             except Terminal as error:
                 log.warning("the envelope %s cannot be read: %s", stat.key, error)

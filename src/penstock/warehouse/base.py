@@ -94,9 +94,6 @@ class Warehouse(Protocol):
     def replaced(self, names: Sequence[str]) -> set[str]:
         """Those of `names` that a newer generation replaced."""
 
-    def objects(self, dataset: str) -> int:
-        """How many objects of the dataset brought rows, good or rejected: its markers but those of empty objects."""
-
     def damaged(self, dataset: str) -> list[str]:
         """Names of the objects whose rows or rejected rows are not as many as their marker says; sorted.
 

@@ -20,7 +20,9 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from penstock import faults
-from penstock.errors import LeaseLost, QueryRefused, QueryTooLong, WarehouseLocked
+from penstock.errors import LeaseLost, QueryRefused, QueryTooLong, WarehouseLocked, WarehouseUnavailable
+from penstock.holders import holders, process
+from penstock.machine_faults import advice, first_line, machine_fault
 from penstock.warehouse.base import (
     FENCES,
     LOADED_AT,
@@ -93,6 +95,7 @@ class DuckDBWarehouse:
                 _remove(connection, dataset, [part.ref.name for part in fresh.values() if part.again])
                 _insert(connection, dataset, schema_columns, list(fresh.values()), now)
                 _mark(connection, dataset, list(fresh.values()), token, run, now)
+            faults.point("warehouse.before_commit")
         faults.point("warehouse.after_commit")
         return LoadResult(
             loaded=tuple(fresh),
@@ -117,17 +120,6 @@ class DuckDBWarehouse:
             return set()
         with self._opened(read_only=True) as connection:
             return _replaced(connection, names) if _has_table(connection, REPLACED) else set()
-
-    def objects(self, dataset: str) -> int:
-        """How many objects of the dataset brought rows."""
-        if not self.path.exists():
-            return 0
-        with self._opened(read_only=True) as connection:
-            if not _has_table(connection, MARKERS):
-                return 0
-            sql = f"SELECT count(*) FROM {MARKERS} WHERE dataset = ? AND rows + rejected > 0"
-            row = connection.execute(sql, [dataset]).fetchone()
-            return int(row[0]) if row else 0
 
     def damaged(self, dataset: str) -> list[str]:
         """Objects whose rows are not as many as their marker says; see `Warehouse`."""
@@ -165,11 +157,26 @@ class DuckDBWarehouse:
                 with suppress(duckdb.Error):
                     connection.execute("ROLLBACK")
                 raise
-            faults.point("warehouse.before_commit")
             connection.execute("COMMIT")
 
     @contextmanager
     def _opened(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+        try:
+            with self._held(read_only=read_only) as connection:
+                yield connection
+        except (duckdb.Error, OSError, MemoryError) as error:
+            fault = machine_fault(error)
+            if fault is None and isinstance(error, duckdb.IOException | duckdb.FatalException):
+                fault = OSError(first_line(error))
+            if fault is None:
+                raise
+            # What disk and memory do, no object is to blame for.
+            raise WarehouseUnavailable(
+                f"the warehouse {self.path} does not do it: {first_line(error)}; {advice(fault)}, and it is tried again"
+            ) from error
+
+    @contextmanager
+    def _held(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
         deadline = self._clock() + self._wait_seconds
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = FileLock(f"{self.path}.lock", mode=0o600, thread_local=False)
@@ -177,7 +184,8 @@ class DuckDBWarehouse:
             lock.acquire(timeout=self._wait_seconds)
         except Timeout:
             raise WarehouseLocked(
-                f"another penstock process has held {self.path}.lock for {self._wait_seconds:g} s; try again"
+                f"{self.path}.lock is held by {_who_has(Path(f'{self.path}.lock'))} and did not come free for "
+                f"{self._wait_seconds:g} s; end that if it hangs, or try again when it is done"
             ) from None
         try:
             connection = self._connect(deadline, read_only=read_only)
@@ -224,7 +232,8 @@ def _take_token(connection: duckdb.DuckDBPyConnection, dataset: str, token: int)
     there = row[0] if row else None
     if there is not None and there > token:
         raise LeaseLost(
-            f"dataset {dataset}: token {there} is in the warehouse, this run holds {token}; it writes nothing"
+            f"dataset {dataset}: token {there} is in the warehouse, this run holds {token}; it writes nothing",
+            greater=there,
         )
     if there != token:
         connection.execute(f"DELETE FROM {FENCES} WHERE dataset = ?", [dataset])
@@ -385,6 +394,8 @@ def _ask(connection: duckdb.DuckDBPyConnection, sql: str, limit: int, seconds: f
         rows = answer.fetchmany(limit + 1)
     except duckdb.InterruptException:
         raise QueryTooLong(f"the query took more than {seconds:g} s and was stopped") from None
+    except duckdb.IOException:
+        raise
     except duckdb.Error as error:
         raise QueryRefused(str(error).strip()) from None
     finally:
@@ -396,12 +407,15 @@ def _holder(message: str) -> str:
     found = _PID.search(message)
     if not found:
         return "this process" if "already open" in message.lower() else "another process"
-    pid = found[1]
+    return process(found[1])
+
+
+def _who_has(lock: Path) -> str:
     try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        found = holders(lock.stat().st_ino)
     except OSError:
-        command = ""
-    return f"process {pid}" + (f" ({command[:200]})" if command else "")
+        found = []
+    return ", ".join(found) or "another process"
 
 
 def _quoted(name: str) -> str:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from typing import Any
 
 import psycopg
 from psycopg import errors
@@ -24,9 +25,17 @@ from penstock import faults
 from penstock.errors import QueryRefused, QueryTooLong, SettingsError, WarehouseLocked
 from penstock.errors import WarehouseUnavailable as Unavailable
 from penstock.warehouse.base import MARKERS, REPLACED, LoadPart, LoadResult, QueryResult
+from penstock.warehouse.postgres_errors import meaning
 from penstock.warehouse.postgres_session import Session, session_mark
 
-_CONNECT_SECONDS = 10
+# A server whose machine or network went away without a word is given up after half a minute, not after hours.
+_CONNECT_ARGUMENTS: dict[str, Any] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
 # A session that died without a word, or stands still in a transaction, is ended by the server after so long.
 _STALLED_SECONDS = 60
 # How long a newer holder lets the older one's load come to its end before it ends it.
@@ -111,14 +120,6 @@ class PostgresWarehouse:
         with self._opened() as session:
             return session.replaced(names) if session.has_table(REPLACED) else set()
 
-    def objects(self, dataset: str) -> int:
-        """How many objects of the dataset brought rows."""
-        with self._opened() as session:
-            if not session.has_table(MARKERS):
-                return 0
-            sql = f"SELECT count(*) FROM {session.table(MARKERS)} WHERE dataset = %s AND rows + rejected > 0"
-            return int(session.ask(sql, [dataset])[0][0])
-
     def damaged(self, dataset: str) -> list[str]:
         """Objects whose rows are not as many as their marker says; see `Warehouse`."""
         with self._opened() as session:
@@ -156,6 +157,7 @@ class PostgresWarehouse:
         with self._opened(
             f"SET lock_timeout = {max(1, int(wait * 1000))}",
             f"SET application_name = '{session_mark(dataset)} {token}'",
+            dataset=dataset,
         ) as session:
             try:
                 session.make_own_tables()
@@ -166,35 +168,39 @@ class PostgresWarehouse:
                 ) from None
 
     @contextmanager
-    def _opened(self, *settings: str) -> Iterator[Session]:
-        with self._connected(*settings) as connection:
+    def _opened(self, *settings: str, dataset: str = "") -> Iterator[Session]:
+        with self._connected(*settings, dataset=dataset) as connection:
             row = connection.execute("SELECT current_schema()").fetchone()
             if row is None or row[0] is None:
                 raise Unavailable("the warehouse's role has no schema: set its search_path, or GRANT it one")
             yield Session(connection, row[0])
 
     @contextmanager
-    def _connected(self, *settings: str) -> Iterator[psycopg.Connection]:
-        """A connection; the end of the block commits. What is not the data's fault is Unavailable and waits."""
-        connection: psycopg.Connection | None = None
-        given = ("SET TimeZone = 'UTC'", f"SET idle_in_transaction_session_timeout = '{_STALLED_SECONDS}s'", *settings)
+    def _connected(self, *settings: str, dataset: str = "") -> Iterator[psycopg.Connection]:
+        """A connection; the end of the block commits. Its errors come out as what `meaning` makes of them."""
+        given = (
+            "SET TimeZone = 'UTC'",
+            f"SET idle_in_transaction_session_timeout = '{_STALLED_SECONDS}s'",
+            # Under a role's default of repeatable read, what the fence's last holder committed would not be seen.
+            "SET default_transaction_isolation = 'read committed'",
+            *settings,
+        )
+        broken = True
         try:
             with psycopg.connect(
-                self._url,
-                connect_timeout=_CONNECT_SECONDS,
-                client_encoding="utf8",
-                autocommit=True,
-                application_name="penstock",
+                self._url, client_encoding="utf8", autocommit=True, application_name="penstock", **_CONNECT_ARGUMENTS
             ) as connection:
-                connection.execute("; ".join(given).encode())
-                connection.autocommit = False
-                yield connection
-        except (psycopg.DataError, psycopg.IntegrityError):
-            if connection is None or not connection.closed:
-                raise
-            raise Unavailable("the warehouse's connection broke") from None
+                try:
+                    connection.execute("; ".join(given).encode())
+                    connection.autocommit = False
+                    yield connection
+                    connection.commit()
+                except psycopg.Error:
+                    # Here and not below: by then the connection is closed in any case.
+                    broken = connection.closed
+                    raise
         except psycopg.Error as error:
-            raise Unavailable(f"the warehouse does not do it: {' '.join(str(error).split())}") from error
+            raise meaning(error, dataset=dataset, broken=broken) from error
 
 
 def _refuse_misread(url: str) -> None:

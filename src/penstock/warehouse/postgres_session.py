@@ -86,7 +86,9 @@ class Session:
         if not taken:
             found = self.ask(f"SELECT token FROM {self.table(FENCES)} WHERE dataset = %s", [dataset])
             raise LeaseLost(
-                f"dataset {dataset}: token {found[0][0]} is in the warehouse, this run holds {token}; it writes nothing"
+                f"dataset {dataset}: token {found[0][0]} is in the warehouse, this run holds {token}; it writes "
+                "nothing",
+                greater=found[0][0],
             )
 
     def end_older(self, dataset: str, token: int) -> None:

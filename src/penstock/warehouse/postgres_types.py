@@ -14,6 +14,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
+from penstock.machine_faults import raise_machine_fault
 from penstock.warehouse.base import LOADED_AT
 
 # What PostgreSQL keeps of a name, in bytes.
@@ -99,6 +100,9 @@ def csv(rows: pa.Table, columns: Sequence[tuple[str, str]], now: datetime) -> It
             written = pa.BufferOutputStream()
             pa_csv.write_csv(batch, written, _FORM)
             yield written.getvalue().to_pybytes()
+    except duckdb.Error as error:
+        raise_machine_fault(error)
+        raise
     finally:
         connection.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -80,9 +81,11 @@ async def ended(process: Born) -> int:
 async def end(process: Born, *, grace: float, cancelled: bool = False) -> int:
     """Ask a run to end, and kill it after `grace` seconds; returns the exit code. `cancelled`: it is to say so."""
     if process.is_alive() and process.pid is not None:
-        if cancelled:
-            os.kill(process.pid, child.CANCEL)
-        os.kill(process.pid, signal.SIGTERM)
+        # It may end at any time, at the first signal too; then there is nobody left to tell.
+        with contextlib.suppress(ProcessLookupError):
+            if cancelled:
+                os.kill(process.pid, child.CANCEL)
+            os.kill(process.pid, signal.SIGTERM)
     try:
         return await asyncio.wait_for(ended(process), grace)
     except TimeoutError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
 from prefect.client.schemas.objects import State, StateType
@@ -10,6 +11,19 @@ from prefect.states import Cancelled, Crashed
 from penstock.worker.taken import Taken
 
 _NEXT = "What it had not finished is done by the next run."
+_PERHAPS = "it may have finished; see penstock status"
+# No worker leaves a run Pending for so long: it begins within seconds.
+LONGEST_PENDING = timedelta(minutes=5)
+
+
+def is_too_early(there: State[Any] | None, taken: Taken, now: datetime) -> bool:
+    """Whether the run may be another worker's that is about to begin it, so that it is to be looked at again later."""
+    return (
+        taken.unsure
+        and there is not None
+        and there.type is StateType.PENDING
+        and now - there.timestamp < LONGEST_PENDING
+    )
 
 
 def state_of_dead(there: State[Any] | None, taken: Taken) -> State[Any] | None:
@@ -19,14 +33,21 @@ def state_of_dead(there: State[Any] | None, taken: Taken) -> State[Any] | None:
     """
     if there is None or there.type not in (StateType.RUNNING, StateType.PENDING, StateType.CANCELLING):
         return None
+    if taken.unsure and there.type is not StateType.PENDING:
+        return None  # it was never begun here: whoever claimed it looks after it
     if there.type is StateType.CANCELLING:
         return Cancelled(message="Cancelled; its process is gone.")
-    if taken.by is None:
-        if there.type is StateType.RUNNING:
-            return None  # not by us: it had no process
-        return Crashed(message=f"It was claimed, and its worker died before it began. {_NEXT}")
-    how = "killed with its worker, or ended while Prefect's server was away"
-    return Crashed(message=f"Its process {taken.by.pid} is gone: {how}. {_NEXT}")
+    if taken.unsure:
+        what = "It was claimed, but the answer was lost, and no worker has begun it"
+    elif taken.by is not None:
+        how = "killed with its worker, or ended while Prefect's server was away"
+        what = f"Its process {taken.by.pid} is gone, {how}: {_PERHAPS}"
+    elif there.type is StateType.RUNNING:
+        # Not found out on a system without /proc, or not written: a full disk, a death in between.
+        what = f"Its worker has lost it, and which process it had is not known: {_PERHAPS}"
+    else:
+        what = "It was claimed, and its worker died before it began"
+    return Crashed(message=f"{what}. {_NEXT}")
 
 
 def state_of_cancelled(there: State[Any] | None) -> State[Any] | None:

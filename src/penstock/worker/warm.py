@@ -11,8 +11,11 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
@@ -38,7 +41,7 @@ from pydantic import Field
 from penstock.settings import load_settings
 from penstock.worker import child, settle
 from penstock.worker.nursery import Nursery, end, ended
-from penstock.worker.taken import TakenRuns
+from penstock.worker.taken import Taken, TakenRuns
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -74,6 +77,14 @@ class PenstockWorkerResult(BaseWorkerResult):
     """How a run's process ended."""
 
 
+@dataclass(kw_only=True)
+class _Run:
+    """A run under way: how to end its process within so many seconds (None: it has none), and whether it was told."""
+
+    end: Callable[[float], Coroutine[Any, Any, Any]] | None = None
+    cancelled: bool = False
+
+
 class PenstockWorker(BaseWorker[PenstockJobConfiguration, PenstockVariables, PenstockWorkerResult]):
     """Runs flows in forks of a process that has Prefect and the project's flows imported.
 
@@ -91,11 +102,10 @@ class PenstockWorker(BaseWorker[PenstockJobConfiguration, PenstockVariables, Pen
         self._nursery = Nursery()
         self._starts: str | None = None
         self._taken = TakenRuns(runs or load_settings().home / "runs")
-        # The runs under way: from before they are claimed until their end is reported.
-        self._held: set[UUID] = set()
-        # How each that has a process can be ended, and which were told to.
-        self._enders: dict[UUID, Callable[[], Any]] = {}
-        self._cancelled: set[UUID] = set()
+        # From before they are claimed until their end is reported.
+        self._under_way: dict[UUID, _Run] = {}
+        # The runs that could not be looked after: each is told of once.
+        self._troubled: set[UUID | None] = set()
 
     async def warm(self) -> str:
         """Import what the runs need, once; returns in words how runs are started."""
@@ -133,8 +143,8 @@ class PenstockWorker(BaseWorker[PenstockJobConfiguration, PenstockVariables, Pen
             else:
                 result = await self._run_forked(flow_run.id, entrypoint, env, configuration.working_dir, task_status)
         finally:
-            self._enders.pop(flow_run.id, None)
-        if flow_run.id in self._cancelled:
+            self._run(flow_run.id).end = None
+        if self._run(flow_run.id).cancelled:
             await self._report_cancelled(flow_run.id)
             # Its exit code is our doing, and no crash.
             return PenstockWorkerResult(status_code=0, identifier=result.identifier)
@@ -143,50 +153,78 @@ class PenstockWorker(BaseWorker[PenstockJobConfiguration, PenstockVariables, Pen
     async def kill_infrastructure(
         self, infrastructure_pid: str, configuration: PenstockJobConfiguration, grace_seconds: int = 30
     ) -> None:
-        """End a run's process that is this worker's own."""
-        for process in self._nursery.alive():
-            if str(process.pid) == infrastructure_pid:
-                await end(process, grace=grace_seconds)
-                return
+        """End the process of a run that is this worker's own. `infrastructure_pid` is what `_identifier` made."""
+        host, _, rest = infrastructure_pid.partition(":")
         try:
-            os.kill(int(infrastructure_pid), 0)
-        except (ProcessLookupError, ValueError):
-            raise InfrastructureNotFound(f"no process {infrastructure_pid} runs here") from None
-        raise InfrastructureNotAvailable(f"process {infrastructure_pid} is not this worker's")
+            run = UUID(rest.partition(":")[0])
+        except ValueError:
+            raise InfrastructureNotAvailable(f"{infrastructure_pid!r} is no process of a penstock worker") from None
+        found = self._under_way.get(run)
+        if found is not None and found.end is not None:
+            found.cancelled = True
+            await found.end(grace_seconds)
+            return
+        if host != socket.gethostname() or found is not None or self._taken.elsewhere(run):
+            raise InfrastructureNotAvailable(f"{infrastructure_pid} is not this worker's to end")
+        raise InfrastructureNotFound(f"no process of the flow run {run} runs here")
 
     async def settle_runs(self) -> None:
         """Set right what died, and end what was cancelled. Losing the event stream costs time only: this looks."""
         if self._client is None:
             return
+        with self._told_once(None):
+            for run in await _cancelling(self.client, [run for run, its in self._under_way.items() if its.end]):
+                self._cancel(run)
         self._taken.adopt()
         for taken in self._taken.remembered():
-            if taken.run in self._held or (taken.by is not None and taken.by.lives()):
-                continue
-            if not self._taken.elsewhere(taken.run):
-                wanted = settle.state_of_dead(await _state_of(self.client, taken.run), taken)
-                if wanted is not None:
-                    await self.client.set_flow_run_state(taken.run, wanted, force=True)
-                    self._logger.warning("flow run %s is %s: %s", taken.run, wanted.name, wanted.message)
-            self._taken.forget(taken.run)
-        for run in await _cancelling(self.client, list(self._enders)):
-            self._cancel(run)
+            with self._told_once(taken.run):
+                await self._settle(taken)
+
+    async def _settle(self, taken: Taken) -> None:
+        if taken.run in self._under_way or (taken.by is not None and taken.by.lives()):
+            return
+        if not self._taken.elsewhere(taken.run):
+            there = await _state_of(self.client, taken.run)
+            if taken.run in self._under_way or settle.is_too_early(there, taken, datetime.now(UTC)):
+                return
+            wanted = settle.state_of_dead(there, taken)
+            if wanted is not None:
+                await self.client.set_flow_run_state(taken.run, wanted, force=True)
+                self._logger.warning("flow run %s is %s: %s", taken.run, wanted.name, wanted.message)
+        self._taken.forget(taken.run)
+
+    @contextlib.contextmanager
+    def _told_once(self, run: UUID | None) -> Iterator[None]:
+        """What fails for one run holds up no other; a server that is away is the caller's to tell."""
+        try:
+            yield
+        except httpx.TransportError:
+            raise
+        except Exception as error:
+            if run not in self._troubled:
+                self._troubled.add(run)
+                what = f"flow run {run}" if run else "what was cancelled"
+                self._logger.warning("%s could not be looked after: %r; trying again", what, error)
+        else:
+            self._troubled.discard(run)
 
     async def _propose_pending_state(self, flow_run: FlowRun) -> bool:
         # Before the claim, or a death between the two would leave a run that nobody knows to be dead.
-        self._held.add(flow_run.id)
+        self._run(flow_run.id)
         self._remember(lambda: self._taken.take(flow_run.id))
         try:
             state = await propose_state(self.client, Pending(), flow_run_id=flow_run.id)
         except Abort:
             state = None
         except Exception:
-            # Its file stays for a look: the server may have agreed, and only the answer was lost.
+            # Its file stays for a look: the server may have agreed, with this worker or since then with another.
             self._logger.exception("flow run %s could not be claimed", flow_run.id)
-            self._held.discard(flow_run.id)
+            self._remember(lambda: self._taken.unsure(flow_run.id))
+            self._under_way.pop(flow_run.id, None)
             return False
         if state is not None and state.is_pending():
             return True
-        self._held.discard(flow_run.id)
+        self._under_way.pop(flow_run.id, None)
         self._taken.forget(flow_run.id)
         return False
 
@@ -197,8 +235,7 @@ class PenstockWorker(BaseWorker[PenstockJobConfiguration, PenstockVariables, Pen
             return await super()._submit_run_and_capture_errors(flow_run, task_status)
         finally:
             # The file stays until the server has been seen to know the end.
-            self._held.discard(flow_run.id)
-            self._cancelled.discard(flow_run.id)
+            self._under_way.pop(flow_run.id, None)
 
     async def _run_forked(
         self,
@@ -210,9 +247,9 @@ class PenstockWorker(BaseWorker[PenstockJobConfiguration, PenstockVariables, Pen
     ) -> PenstockWorkerResult:
         process = self._nursery.start(run, entrypoint, env, working_dir)
         assert process.pid is not None
-        self._has_begun(run, process.pid, lambda: end(process, grace=_CANCEL_SECONDS, cancelled=True))
+        self._has_begun(run, process.pid, lambda grace: end(process, grace=grace, cancelled=True))
         if task_status is not None:
-            task_status.started(process.pid)
+            task_status.started(_identifier(run, process.pid))
         try:
             code = await ended(process)
         except asyncio.CancelledError:
@@ -222,7 +259,7 @@ class PenstockWorker(BaseWorker[PenstockJobConfiguration, PenstockVariables, Pen
                 except TimeoutError:
                     await end(process, grace=2.0)
             raise
-        return PenstockWorkerResult(status_code=code, identifier=str(process.pid))
+        return PenstockWorkerResult(status_code=code, identifier=_identifier(run, process.pid))
 
     async def _run_fresh(
         self,
@@ -234,19 +271,22 @@ class PenstockWorker(BaseWorker[PenstockJobConfiguration, PenstockVariables, Pen
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "prefect.engine", env={**os.environ, **env}, cwd=working_dir
         )
-        self._has_begun(run, process.pid, lambda: _end_fresh(process, grace=_CANCEL_SECONDS))
+        self._has_begun(run, process.pid, lambda grace: _end_fresh(process, grace=grace))
         if task_status is not None:
-            task_status.started(process.pid)
+            task_status.started(_identifier(run, process.pid))
         try:
             code = await process.wait()
         except asyncio.CancelledError:
             with anyio.CancelScope(shield=True):
                 await _end_fresh(process, grace=_DRAIN_SECONDS)
             raise
-        return PenstockWorkerResult(status_code=code, identifier=str(process.pid))
+        return PenstockWorkerResult(status_code=code, identifier=_identifier(run, process.pid))
 
-    def _has_begun(self, run: UUID, pid: int, ender: Callable[[], Any]) -> None:
-        self._enders[run] = ender
+    def _run(self, run: UUID) -> _Run:
+        return self._under_way.setdefault(run, _Run())
+
+    def _has_begun(self, run: UUID, pid: int, ender: Callable[[float], Coroutine[Any, Any, Any]]) -> None:
+        self._run(run).end = ender
         self._remember(lambda: self._taken.started(run, pid))
 
     def _remember(self, write: Callable[[], None]) -> None:
@@ -267,12 +307,12 @@ class PenstockWorker(BaseWorker[PenstockJobConfiguration, PenstockVariables, Pen
 
     def _cancel(self, run: UUID) -> None:
         """End a run's process, in the background; once."""
-        ender = self._enders.get(run)
-        if ender is None or run in self._cancelled or self._runs_task_group is None:
+        found = self._under_way.get(run)
+        if found is None or found.end is None or found.cancelled or self._runs_task_group is None:
             return
-        self._cancelled.add(run)
+        found.cancelled = True
         self._logger.info("flow run %s was cancelled and is ended", run)
-        self._runs_task_group.start_soon(ender)
+        self._runs_task_group.start_soon(found.end, _CANCEL_SECONDS)
 
     async def _report_cancelled(self, run: UUID) -> None:
         try:
@@ -343,6 +383,11 @@ async def _cancelling(client: PrefectClient, runs: list[UUID]) -> list[UUID]:
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CANCELLING])),
     )
     return [found.id for found in await client.read_flow_runs(flow_run_filter=asked)]
+
+
+def _identifier(run: UUID, pid: int) -> str:
+    """How Prefect names a run's process. Not by its id alone, which a later process may have, or another machine's."""
+    return f"{socket.gethostname()}:{run}:{pid}"
 
 
 def _run_of(event: Event) -> UUID:
