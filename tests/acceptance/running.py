@@ -72,7 +72,7 @@ class Up:
             assert process.poll() is None, f"up ended with {process.returncode}: {log.read_text()}"
             return b"Ready." in log.read_bytes()[before:]
 
-        wait_for(ready, seconds=90, what=f"penstock up is ready; its log is {log}")
+        wait_for(ready, seconds=180, what=f"penstock up is ready; its log is {log}")
 
     def stop(self, number: int = signal.SIGINT) -> int:
         """Ask it to end, as Ctrl-C does; returns its exit code."""

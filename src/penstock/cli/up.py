@@ -83,6 +83,8 @@ def _follow(console: Console, stack: Stack, ended: _Ended) -> None:
         for line in stack.supervisor.watch():
             console.print(f"[red]{line}[/red]", soft_wrap=True)
         try:
+            # The clock may have been put back.
+            after = min(after, utc_now())
             stories, away = ledger.facts.recent(after=after), False
         except LedgerUnavailable as error:
             if not away:

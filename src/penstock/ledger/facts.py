@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, false, func, or_, select
 
 from penstock.ledger.database import Database
+from penstock.ledger.leases import live, on_hold
 from penstock.ledger.tables import history, leases, objects
 from penstock.model import Fact, State, Via, object_name
 
@@ -74,15 +75,15 @@ class Facts:
                     func.min(objects.c.arrived_at).label("oldest"),
                 ).group_by(objects.c.dataset, objects.c.state)
             ).all()
-            held = {row.dataset: row for row in connection.execute(select(leases))}
             now = self._database.clock()
+            query = select(leases, live(now).label("live"), func.coalesce(on_hold(now), False).label("on_hold"))
+            held = {row.dataset: row for row in connection.execute(query)}
         by_dataset: dict[str, list[Any]] = {}
         for row in counted:
             by_dataset.setdefault(row.dataset or "", []).append(row)
         lines = []
         for dataset, rows in sorted(by_dataset.items()):
             lease = held.get(dataset)
-            live = lease is not None and lease.holder is not None and lease.expires_at > now
             waiting = [row.oldest for row in rows if row.state in (State.PENDING, State.CLAIMED)]
             lines.append(
                 Standing(
@@ -91,9 +92,9 @@ class Facts:
                     rows=sum(row.rows for row in rows if row.state == State.LOADED),
                     rejected=sum(row.rejected for row in rows if row.state == State.LOADED),
                     oldest_pending=min(waiting) if waiting else None,
-                    holder=lease.holder if lease is not None and live else None,
-                    lease_expires_at=lease.expires_at if lease is not None and live else None,
-                    hold_until=lease.hold_until if lease and lease.hold_until and lease.hold_until > now else None,
+                    holder=lease.holder if lease is not None and lease.live else None,
+                    lease_expires_at=lease.expires_at if lease is not None and lease.live else None,
+                    hold_until=lease.hold_until if lease is not None and lease.on_hold else None,
                 )
             )
         return lines

@@ -7,6 +7,7 @@ indexes have open corruption bugs, and the single writer under the lock needs no
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 import time
@@ -37,8 +38,12 @@ from penstock.warehouse.base import (
     QueryResult,
 )
 
+log = logging.getLogger(__name__)
+
 _PID = re.compile(r"PID (\d+)")
 _HELD = re.compile(r"Could not set lock|Conflicting lock|already open", re.IGNORECASE)
+# Loads and queries come and go; what holds the file for longer is worth a line.
+_SAY_AFTER_SECONDS = 5.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 
 _OWN_TABLES = f"""
@@ -198,7 +203,7 @@ class DuckDBWarehouse:
             lock.release()
 
     def _connect(self, deadline: float, *, read_only: bool) -> duckdb.DuckDBPyConnection:
-        pause = _FIRST_PAUSE
+        pause, say_at = _FIRST_PAUSE, self._clock() + _SAY_AFTER_SECONDS
         while True:
             try:
                 connection = duckdb.connect(str(self.path), read_only=read_only, config=_CONFIG)
@@ -213,6 +218,9 @@ class DuckDBWarehouse:
                         f"{self.path} has been held by {_holder(str(error))} for {self._wait_seconds:g} s; "
                         "end that, or try again when it is done"
                     ) from None
+                if self._clock() >= say_at:
+                    log.warning("%s is held by %s; what is to be done waits for that", self.path, _holder(str(error)))
+                    say_at = deadline
                 self._pause(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
             else:

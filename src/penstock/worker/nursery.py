@@ -18,6 +18,10 @@ from penstock.worker import child
 
 log = logging.getLogger(__name__)
 
+# The fork server may be killed while it warms up. A probe that was, ends with a code beyond any number of threads.
+_PROBES = 3
+_MOST_THREADS = 64
+
 Born = ForkServerProcess | SpawnProcess
 
 
@@ -35,15 +39,25 @@ class Nursery:
         """Start the fork server and see that it is safe to fork; returns in words how runs are started."""
         if isinstance(self._context, SpawnContext):
             return f"a fresh interpreter each, because {sys.platform} has no safe fork: some seconds slower"
-        process = self._context.Process(target=child.probe)
-        process.start()
-        threads = await ended(process)
-        if threads == 1:
-            return "forked from a warm process"
+        for _ in range(_PROBES):
+            try:
+                process = self._context.Process(target=child.probe)
+                process.start()
+                threads = await ended(process)
+            except (EOFError, OSError) as error:
+                log.warning("the fork server ended while it warmed up (%r); once more", error)
+                continue
+            if threads == 1:
+                return "forked from a warm process"
+            if 1 < threads <= _MOST_THREADS:
+                break
+            log.warning("the fork server's probe ended with code %d; once more", threads)
+        else:
+            threads = 0
         self._context = multiprocessing.get_context("spawn")
         return (
-            f"a fresh interpreter each, because importing the flows left {threads} threads alive (or failed), which "
-            "a fork would not copy: some seconds slower"
+            f"a fresh interpreter each, because importing the flows left {threads or 'an unknown number of'} threads "
+            "alive, which a fork would not copy: some seconds slower"
         )
 
     def start(self, flow_run_id: UUID, entrypoint: str, env: Mapping[str, str], working_dir: str | None) -> Born:
