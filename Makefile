@@ -28,8 +28,8 @@ lint: .venv/ready ## Format, lint, types, and the direction of imports
 test: .venv/ready minio lint ## Lint, and every test but the slow ones, on real parts
 	$(PYTHON) -m pytest -n 3 --dist loadgroup -m "not slow"
 
-test-slow: .venv/ready minio ## The tests that take minutes
-	$(PYTHON) -m pytest -n 3 --dist loadgroup -m slow
+test-slow: .venv/ready minio ## The tests that take minutes; ONLY="not long" leaves out the longest
+	$(PYTHON) -m pytest -n 3 --dist loadgroup -m "slow$(if $(ONLY), and ($(ONLY)))"
 
 soak: .venv/ready minio ## Kill everything at random, then compare row by row: make soak MINUTES=2 SEED=
 	$(PYTHON) -m tests.soak --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED))

@@ -26,7 +26,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.real_store import free_port
+from penstock.cli.free_ports import free_port
 from tests.waiting import wait_for
 
 _PR_SET_PDEATHSIG = 1

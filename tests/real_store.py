@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from penstock.cli.free_ports import free_port
 from penstock.errors import SettingsError, StoreUnavailable
 from penstock.object_server import LocalStore, Webhook, local_store
 from penstock.objects import ObjectStore
@@ -89,10 +89,3 @@ def real_store(kind: Kind, webhook: Webhook | None = None) -> Iterator[RealStore
         if store:
             store.kill()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def free_port() -> int:
-    """A loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -28,11 +28,11 @@ from typing import Any
 
 import pytest
 
+from penstock.cli.free_ports import free_port
 from penstock.object_server import find_minio
 from tests import compose_file
 from tests.compose_file import ROOT, SERVICES, seconds
 from tests.real_postgres import RealPostgres, real_postgres
-from tests.real_store import free_port
 from tests.waiting import wait_for
 
 # What Compose gives a service that says nothing.

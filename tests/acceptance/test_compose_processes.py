@@ -20,7 +20,7 @@ from tests.acceptance.running import weather
 from tests.compose_file import ROOT, start_order
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 PUSH = ROOT / "examples" / "data" / "github-webhooks" / "push.1.json"
 # The longest way: a killed run's claim comes back when its lease of 30 s is over.
@@ -34,7 +34,9 @@ IN_POSTGRES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("override", [{}, IN_POSTGRES], ids=["duckdb", "postgres"])
+@pytest.mark.parametrize(
+    "override", [{}, pytest.param(IN_POSTGRES, marks=pytest.mark.long)], ids=["duckdb", "postgres"]
+)
 def test_the_compose_file_does_what_up_does(override: dict[str, Any]) -> None:
     """Services started by their own commands load files, deliveries and PUTs once, through kills, and end in time."""
     with composed(override) as it:

@@ -258,6 +258,7 @@ def test_another_process_holds_the_warehouse(pipe: Pipe) -> None:
     ends_with(pipe, ids)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(2 * OVERFLOW_SECONDS)
 def test_more_is_created_than_the_kernel_can_tell(pipe: Pipe) -> None:
     """10,000 files created while the sensors stand still: the kernel drops events, and the ledger gets them all."""

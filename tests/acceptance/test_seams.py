@@ -50,8 +50,8 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Faults:
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(where, marks=pytest.mark.xdist_group(f"seams on {where}"))
-        for where in ("sqlite and DuckDB", "PostgreSQL")
+        pytest.param("sqlite and DuckDB", marks=pytest.mark.xdist_group("seams on SQLite")),
+        pytest.param("PostgreSQL", marks=[pytest.mark.xdist_group("seams on PostgreSQL"), pytest.mark.long]),
     ],
 )
 def pipe(request: pytest.FixtureRequest, faulty: Faults, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipe]:

@@ -18,6 +18,7 @@ def test_nothing_is_lost_or_twice_after_kills_and_cuts_on_sqlite_and_duckdb(tmp_
     _is_right(_soaked(tmp_path, seconds=90, postgres=False))
 
 
+@pytest.mark.long
 def test_nothing_is_lost_or_twice_after_kills_and_cuts_on_postgresql(tmp_path: Path) -> None:
     """The same with ledger and warehouse in a PostgreSQL that is killed too."""
     figures = _soaked(tmp_path, seconds=45, postgres=True)

@@ -27,6 +27,7 @@ from minio.credentials.credentials import Credentials
 from minio.signer import sign_v4_s3
 from minio.time import to_amz_date
 
+from penstock.cli.free_ports import free_port
 from penstock.errors import (
     CannotListen,
     ObjectChanged,
@@ -38,7 +39,7 @@ from penstock.errors import (
 )
 from penstock.object_server import Webhook
 from penstock.objects import ObjectStore
-from tests.real_store import Kind, RealStore, free_port, real_store
+from tests.real_store import Kind, RealStore, real_store
 
 ODD_KEYS = [
     "sales/with space.csv",

@@ -19,6 +19,7 @@ import pytest
 
 from penstock import faults
 from penstock.cli.doctor import examine
+from penstock.cli.free_ports import free_port
 from penstock.errors import (
     DeclarationError,
     DoesNotFit,
@@ -38,7 +39,6 @@ from penstock.wiring import open_warehouse
 from tests.conformance.ledgers import postgres_bench as postgres_ledger
 from tests.conformance.warehouses import COLUMNS, NOW, WarehouseBench, part, postgres_bench
 from tests.real_postgres import real_postgres, shared_postgres
-from tests.real_store import free_port
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 1)  # noqa: DTZ001 - what a column without time zone gives
 Load = Callable[..., LoadResult]

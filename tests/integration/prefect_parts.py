@@ -16,6 +16,7 @@ from uuid import UUID
 import httpx
 from sqlalchemy import delete, update
 
+from penstock.cli.free_ports import free_port
 from penstock.cli.prefect_processes import server_argv, server_env
 from penstock.declarations import Dataset
 from penstock.landing import Landing
@@ -23,7 +24,7 @@ from penstock.ledger import Ledger, tables
 from penstock.model import State, Via
 from penstock.settings import Settings, load_settings
 from penstock.warehouse.duckdb import DuckDBWarehouse
-from tests.real_store import RealStore, free_port
+from tests.real_store import RealStore
 from tests.waiting import wait_for
 
 PROJECT = "demo"

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, cast
 
 import pytest
 
+from penstock.cli.free_ports import free_port
 from penstock.errors import CannotListen, LedgerUnavailable, PenstockError, SettingsError, StoreUnavailable
 from penstock.landing import Landing
 from penstock.model import State, Via
@@ -20,7 +21,7 @@ from penstock.sensors import bucket
 from penstock.sensors.bucket import BucketSensor, StoreFolderSensor
 from penstock.webhook.notifications import parse
 from tests.integration.parts import Parts, parts_in, running
-from tests.real_store import RealStore, free_port, real_store
+from tests.real_store import RealStore, real_store
 from tests.waiting import wait_for
 
 # watchdog 7 warns, in its own thread, when a new folder is watched by two of its ways at once; both see its files.

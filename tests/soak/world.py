@@ -20,6 +20,7 @@ from minio import Minio
 from sqlalchemy import func, select
 
 from penstock import object_server
+from penstock.cli.free_ports import free_port
 from penstock.cli.prefect_processes import server_argv, server_env
 from penstock.cli.supervisor import Child, Supervisor, accepts
 from penstock.errors import LedgerUnavailable
@@ -32,7 +33,6 @@ from penstock.warehouse.duckdb import DuckDBWarehouse
 from penstock.warehouse.postgres import PostgresWarehouse
 from tests.acceptance.running import Up
 from tests.real_postgres import RealPostgres
-from tests.real_store import free_port
 from tests.soak.plan import Content, Link
 from tests.soak.proxy import Proxy, proxied
 

@@ -17,9 +17,10 @@ import httpx
 
 from penstock import object_server
 from penstock.cli.apply import Applied, apply_project
+from penstock.cli.free_ports import free_port
 from penstock.cli.prefect_processes import server_argv, server_env
 from penstock.cli.secrets import made_secrets
-from penstock.cli.supervisor import Child, Supervisor, accepts, free_port
+from penstock.cli.supervisor import Child, Supervisor, accepts
 from penstock.errors import NotRunning, SettingsError, Transient
 from penstock.ledger import Ledger
 from penstock.ledger.database import utc_now

@@ -147,16 +147,6 @@ class Supervisor:
         return "\n".join(text.splitlines()[-lines:])
 
 
-def free_port(preferred: int = 0, *, host: str = "127.0.0.1") -> int:
-    """`preferred` when nobody listens there, else any free port."""
-    for port in (preferred, 0):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-            return int(probe.getsockname()[1])
-    raise ChildFailed(f"no free port on {host}")
-
-
 def accepts(port: int, *, host: str = "127.0.0.1") -> bool:
     """Whether something listens on the port."""
     with socket.socket() as probe:
