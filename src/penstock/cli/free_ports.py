@@ -1,8 +1,8 @@
 """Ports for what `up` starts, chosen so that two of them that start at once do not choose the same.
 
-A port that was free a moment ago may be another's by the time a server binds it. Each chosen port is therefore locked by
-a file of the user's own until this process ends, and what is not preferred lies under the range from which Linux takes
-the ports of outgoing connections (32768 and up).
+A port that was free a moment ago may be another's by the time a server binds it. Each chosen port is therefore locked
+by a file of the user's own until this process ends, and what is not preferred lies under the range from which Linux
+takes the ports of outgoing connections (32768 and up).
 """
 
 from __future__ import annotations
