@@ -90,7 +90,7 @@ def test_what_the_machine_does_is_transient(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr("penstock.warehouse.duckdb._mark", fail)
+        patch.setattr("penstock.warehouse.duckdb_tables.mark", fail)
         with pytest.raises(WarehouseUnavailable, match=words):
             _load(house, _part("next.csv", 1))
     assert house.count("sales") == 1
@@ -103,6 +103,6 @@ def test_what_the_rows_do_comes_out_as_it_is(tmp_path: Path, monkeypatch: pytest
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("penstock.warehouse.duckdb._mark", fail)
+    monkeypatch.setattr("penstock.warehouse.duckdb_tables.mark", fail)
     with pytest.raises(type(error)):
         _load(DuckDBWarehouse(tmp_path / "w.duckdb"), _part("next.csv", 1))

@@ -5,7 +5,7 @@ Errors: WarehouseLocked (transient: somebody else holds it), LeaseLost (a greate
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -61,6 +61,21 @@ class QueryResult:
     columns: tuple[str, ...]
     rows: list[tuple[Any, ...]]
     truncated: bool
+
+
+def plan_load(
+    parts: Sequence[LoadPart], *, there: Collection[str], replaced: Collection[str]
+) -> tuple[list[LoadPart], LoadResult]:
+    """Which parts to load, and what became of all: `there` have a marker, `replaced` were replaced by earlier loads."""
+    names = [part.ref.name for part in parts]
+    new = [part for part in parts if part.again or part.ref.name not in there]
+    gone = {*replaced, *(name for part in new for name in part.replaces)}
+    fresh = {part.ref.name: part for part in new if part.ref.name not in gone}
+    return list(fresh.values()), LoadResult(
+        loaded=tuple(fresh),
+        already=tuple(name for name in names if name in there and name not in fresh),
+        superseded=tuple(name for name in names if name in gone and name not in there),
+    )
 
 
 class Warehouse(Protocol):

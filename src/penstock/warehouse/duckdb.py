@@ -17,25 +17,19 @@ from datetime import datetime
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from penstock import faults
-from penstock.errors import LeaseLost, QueryRefused, QueryTooLong, WarehouseLocked, WarehouseUnavailable
+from penstock.errors import QueryRefused, QueryTooLong, WarehouseLocked, WarehouseUnavailable
 from penstock.holders import holders, process
 from penstock.machine_faults import advice, first_line, machine_fault
+from penstock.warehouse import duckdb_tables as tables
 from penstock.warehouse.base import (
-    FENCES,
-    LOADED_AT,
-    MARKERS,
-    OBJECT,
-    REJECTED_SUFFIX,
     REPLACED,
-    RESCUED,
-    ROW,
     LoadPart,
     LoadResult,
     QueryResult,
+    plan_load,
 )
 
 log = logging.getLogger(__name__)
@@ -45,13 +39,6 @@ _HELD = re.compile(r"Could not set lock|Conflicting lock|already open", re.IGNOR
 # Loads and queries come and go; what holds the file for longer is worth a line.
 _SAY_AFTER_SECONDS = 5.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
-
-_OWN_TABLES = f"""
-CREATE TABLE IF NOT EXISTS {FENCES} (dataset VARCHAR, token BIGINT);
-CREATE TABLE IF NOT EXISTS {MARKERS} (object VARCHAR, dataset VARCHAR, rows BIGINT, rejected BIGINT, token BIGINT,
-    run VARCHAR, loaded_at TIMESTAMPTZ);
-CREATE TABLE IF NOT EXISTS {REPLACED} (object VARCHAR, dataset VARCHAR, by_object VARCHAR);
-"""
 
 
 class DuckDBWarehouse:
@@ -73,7 +60,7 @@ class DuckDBWarehouse:
     def fence(self, dataset: str, token: int) -> None:
         """Write the greater token; see `Warehouse`."""
         with self._transaction() as connection:
-            _take_token(connection, dataset, token)
+            tables.take_token(connection, dataset, token)
 
     def load(
         self,
@@ -88,25 +75,19 @@ class DuckDBWarehouse:
         """All new parts in one transaction; see `Warehouse`."""
         names = [part.ref.name for part in parts]
         with self._transaction() as connection:
-            _take_token(connection, dataset, token)
-            there = _markers(connection, names)
-            new = [part for part in parts if part.again or part.ref.name not in there]
-            replaced = _replaced(connection, names) | {name for part in new for name in part.replaces}
-            fresh = {part.ref.name: part for part in new if part.ref.name not in replaced}
+            tables.take_token(connection, dataset, token)
+            there, replaced = tables.markers(connection, names), tables.replaced(connection, names)
+            fresh, result = plan_load(parts, there=there, replaced=replaced)
             if fresh:
-                _prepare(connection, dataset, schema_columns)
-                for part in fresh.values():
-                    _replace(connection, dataset, part)
-                _remove(connection, dataset, [part.ref.name for part in fresh.values() if part.again])
-                _insert(connection, dataset, schema_columns, list(fresh.values()), now)
-                _mark(connection, dataset, list(fresh.values()), token, run, now)
+                tables.prepare(connection, dataset, schema_columns)
+                for part in fresh:
+                    tables.replace(connection, dataset, part)
+                tables.remove(connection, dataset, [part.ref.name for part in fresh if part.again])
+                tables.insert(connection, dataset, schema_columns, fresh, now)
+                tables.mark(connection, dataset, fresh, token, run, now)
             faults.point("warehouse.before_commit")
         faults.point("warehouse.after_commit")
-        return LoadResult(
-            loaded=tuple(fresh),
-            already=tuple(name for name in names if name in there and name not in fresh),
-            superseded=tuple(name for name in names if name in replaced and name not in there),
-        )
+        return result
 
     def markers(self, names: Sequence[str]) -> set[str]:
         """Those of `names` that were loaded."""
@@ -117,30 +98,30 @@ class DuckDBWarehouse:
         if not names or not self.path.exists():
             return {}
         with self._opened(read_only=True) as connection:
-            return _markers(connection, names)
+            return tables.markers(connection, names)
 
     def replaced(self, names: Sequence[str]) -> set[str]:
         """Those of `names` that a newer generation replaced."""
         if not names or not self.path.exists():
             return set()
         with self._opened(read_only=True) as connection:
-            return _replaced(connection, names) if _has_table(connection, REPLACED) else set()
+            return tables.replaced(connection, names) if tables.has_table(connection, REPLACED) else set()
 
     def damaged(self, dataset: str) -> list[str]:
         """Objects whose rows are not as many as their marker says; see `Warehouse`."""
         if not self.path.exists():
             return []
         with self._opened(read_only=True) as connection:
-            return _damaged(connection, dataset)
+            return tables.damaged(connection, dataset)
 
     def count(self, dataset: str) -> int:
         """Rows of the dataset's table."""
         if not self.path.exists():
             return 0
         with self._opened(read_only=True) as connection:
-            if not _has_table(connection, dataset):
+            if not tables.has_table(connection, dataset):
                 return 0
-            row = connection.execute(f"SELECT count(*) FROM {_quoted(dataset)}").fetchone()
+            row = connection.execute(f"SELECT count(*) FROM {tables.quoted(dataset)}").fetchone()
             return int(row[0]) if row else 0
 
     def query(self, sql: str, *, limit: int, seconds: float = 30) -> QueryResult:
@@ -156,7 +137,7 @@ class DuckDBWarehouse:
         with self._opened(read_only=False) as connection:
             connection.execute("BEGIN")
             try:
-                connection.execute(_OWN_TABLES)
+                connection.execute(tables.OWN_TABLES)
                 yield connection
             except BaseException:
                 with suppress(duckdb.Error):
@@ -235,157 +216,6 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
 }
 
 
-def _take_token(connection: duckdb.DuckDBPyConnection, dataset: str, token: int) -> None:
-    row = connection.execute(f"SELECT max(token) FROM {FENCES} WHERE dataset = ?", [dataset]).fetchone()
-    there = row[0] if row else None
-    if there is not None and there > token:
-        raise LeaseLost(
-            f"dataset {dataset}: token {there} is in the warehouse, this run holds {token}; it writes nothing",
-            greater=there,
-        )
-    if there != token:
-        connection.execute(f"DELETE FROM {FENCES} WHERE dataset = ?", [dataset])
-        connection.execute(f"INSERT INTO {FENCES} VALUES (?, ?)", [dataset, token])
-
-
-def _markers(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> dict[str, tuple[int, int]]:
-    if not _has_table(connection, MARKERS):
-        return {}
-    sql = f"SELECT object, rows, rejected FROM {MARKERS} WHERE object IN (SELECT unnest(?))"
-    return {row[0]: (row[1], row[2]) for row in connection.execute(sql, [list(names)]).fetchall()}
-
-
-def _has_table(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
-    sql = (
-        "SELECT 1 FROM duckdb_tables() WHERE table_name = ? AND schema_name = 'main' "
-        "AND database_name = current_database()"
-    )
-    return connection.execute(sql, [name]).fetchone() is not None
-
-
-def _prepare(connection: duckdb.DuckDBPyConnection, dataset: str, schema_columns: Sequence[tuple[str, str]]) -> None:
-    table, rejected = _quoted(dataset), _quoted(dataset + REJECTED_SUFFIX)
-    if not _has_table(connection, dataset):
-        own = "".join(f"{_quoted(name)} {kind}, " for name, kind in schema_columns)
-        connection.execute(
-            f"CREATE TABLE {table} ({own}{OBJECT} VARCHAR, {ROW} BIGINT, {LOADED_AT} TIMESTAMPTZ, {RESCUED} VARCHAR)"
-        )
-    connection.execute(
-        f"CREATE TABLE IF NOT EXISTS {rejected} ({OBJECT} VARCHAR, {ROW} BIGINT, line BIGINT, reason VARCHAR, "
-        f"raw VARCHAR, {LOADED_AT} TIMESTAMPTZ)"
-    )
-    there = dict(
-        connection.execute(
-            "SELECT lower(column_name), data_type FROM duckdb_columns() WHERE table_name = ? AND schema_name = 'main' "
-            "AND database_name = current_database()",
-            [dataset],
-        ).fetchall()
-    )
-    for name, kind in schema_columns:
-        if name.lower() not in there:
-            connection.execute(f"ALTER TABLE {table} ADD COLUMN {_quoted(name)} {kind}")
-        elif there[name.lower()] == "BIGINT" and kind.upper() == "DOUBLE":
-            connection.execute(f"ALTER TABLE {table} ALTER COLUMN {_quoted(name)} SET DATA TYPE DOUBLE")
-
-
-def _replaced(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> set[str]:
-    sql = f"SELECT object FROM {REPLACED} WHERE object IN (SELECT unnest(?))"
-    return {row[0] for row in connection.execute(sql, [list(names)]).fetchall()}
-
-
-def _damaged(connection: duckdb.DuckDBPyConnection, dataset: str) -> list[str]:
-    found: set[str] = set()
-    if not _has_table(connection, MARKERS):
-        return []
-    for table, column in ((dataset, "rows"), (dataset + REJECTED_SUFFIX, "rejected")):
-        there = _quoted(table) if _has_table(connection, table) else f"(SELECT NULL::VARCHAR AS {OBJECT} LIMIT 0)"
-        totals = connection.execute(
-            f"SELECT (SELECT count(*) FROM {there}), "
-            f"(SELECT coalesce(sum({column}), 0) FROM {MARKERS} WHERE dataset = ?)",
-            [dataset],
-        ).fetchone()
-        if totals is not None and totals[0] == totals[1]:
-            continue
-        sql = (
-            f"SELECT coalesce(m.object, t.{OBJECT}) FROM (SELECT object, sum({column}) AS n FROM {MARKERS} "
-            f"WHERE dataset = ? GROUP BY 1) m FULL JOIN (SELECT {OBJECT}, count(*) AS n FROM {there} GROUP BY 1) t "
-            f"ON m.object = t.{OBJECT} WHERE coalesce(m.n, 0) <> coalesce(t.n, 0)"
-        )
-        found.update(row[0] for row in connection.execute(sql, [dataset]).fetchall())
-    return sorted(found)
-
-
-def _replace(connection: duckdb.DuckDBPyConnection, dataset: str, part: LoadPart) -> None:
-    if not part.replaces:
-        return
-    names = list(part.replaces)
-    _remove(connection, dataset, names)
-    connection.execute(f"INSERT INTO {REPLACED} SELECT unnest(?), ?, ?", [names, dataset, part.ref.name])
-
-
-def _remove(connection: duckdb.DuckDBPyConnection, dataset: str, names: Sequence[str]) -> None:
-    if not names:
-        return
-    for table, column in ((dataset, OBJECT), (dataset + REJECTED_SUFFIX, OBJECT), (MARKERS, "object")):
-        connection.execute(f"DELETE FROM {_quoted(table)} WHERE {column} IN (SELECT unnest(?))", [list(names)])
-
-
-def _insert(
-    connection: duckdb.DuckDBPyConnection,
-    dataset: str,
-    schema_columns: Sequence[tuple[str, str]],
-    parts: Sequence[LoadPart],
-    now: datetime,
-) -> None:
-    wanted = [name for name, _ in schema_columns]
-    rows = pa.concat_tables([_named(part.rows, part.ref.name) for part in parts], promote_options="permissive")
-    if rows.num_rows:
-        connection.register("arriving", rows)
-        there = [name for name in wanted if name in rows.column_names]
-        connection.execute(
-            f"INSERT INTO {_quoted(dataset)} BY NAME SELECT {''.join(_quoted(name) + ', ' for name in there)}"
-            f"{OBJECT}, {ROW}, CAST(? AS TIMESTAMPTZ) AS {LOADED_AT}, {RESCUED} FROM arriving",
-            [now],
-        )
-        connection.unregister("arriving")
-    rejected = pa.concat_tables([_named(part.rejected, part.ref.name) for part in parts], promote_options="permissive")
-    if rejected.num_rows:
-        connection.register("arriving", rejected)
-        connection.execute(
-            f"INSERT INTO {_quoted(dataset + REJECTED_SUFFIX)} BY NAME "
-            f"SELECT {OBJECT}, {ROW}, line, reason, raw, CAST(? AS TIMESTAMPTZ) AS {LOADED_AT} FROM arriving",
-            [now],
-        )
-        connection.unregister("arriving")
-
-
-def _named(rows: pa.Table, name: str) -> pa.Table:
-    return rows.append_column(OBJECT, pa.repeat(pa.scalar(name), rows.num_rows))
-
-
-def _mark(
-    connection: duckdb.DuckDBPyConnection,
-    dataset: str,
-    parts: Sequence[LoadPart],
-    token: int,
-    run: str,
-    now: datetime,
-) -> None:
-    marks = pa.table(
-        {
-            "object": [part.ref.name for part in parts],
-            "rows": [part.rows.num_rows for part in parts],
-            "rejected": [part.rejected.num_rows for part in parts],
-        }
-    )
-    connection.register("arriving", marks)
-    connection.execute(
-        f"INSERT INTO {MARKERS} SELECT object, ?, rows, rejected, ?, ?, CAST(? AS TIMESTAMPTZ) FROM arriving",
-        [dataset, token, run, now],
-    )
-    connection.unregister("arriving")
-
-
 def _ask(connection: duckdb.DuckDBPyConnection, sql: str, limit: int, seconds: float) -> QueryResult:
     try:
         statements = connection.extract_statements(sql)
@@ -424,7 +254,3 @@ def _who_has(lock: Path) -> str:
     except OSError:
         found = []
     return ", ".join(found) or "another process"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -24,7 +24,7 @@ from psycopg.conninfo import conninfo_to_dict
 from penstock import faults
 from penstock.errors import QueryRefused, QueryTooLong, SettingsError, WarehouseLocked
 from penstock.errors import WarehouseUnavailable as Unavailable
-from penstock.warehouse.base import MARKERS, REPLACED, LoadPart, LoadResult, QueryResult
+from penstock.warehouse.base import MARKERS, REPLACED, LoadPart, LoadResult, QueryResult, plan_load
 from penstock.warehouse.postgres_errors import meaning
 from penstock.warehouse.postgres_session import Session, session_mark
 
@@ -82,25 +82,17 @@ class PostgresWarehouse:
         names = [part.ref.name for part in parts]
         with self._transaction(dataset, token, self._wait_seconds) as session:
             session.take_token(dataset, token)
-            there = session.markers(names)
-            new = [part for part in parts if part.again or part.ref.name not in there]
-            replaced = session.replaced(names) | {name for part in new for name in part.replaces}
-            fresh = {part.ref.name: part for part in new if part.ref.name not in replaced}
+            fresh, result = plan_load(parts, there=session.markers(names), replaced=session.replaced(names))
             if fresh:
-                added = list(fresh.values())
                 session.prepare(dataset, schema_columns)
-                for part in added:
+                for part in fresh:
                     session.replace(dataset, part)
-                session.remove(dataset, [part.ref.name for part in added if part.again])
-                session.insert(dataset, schema_columns, added, now)
-                session.mark(dataset, added, token, run, now)
+                session.remove(dataset, [part.ref.name for part in fresh if part.again])
+                session.insert(dataset, schema_columns, fresh, now)
+                session.mark(dataset, fresh, token, run, now)
             faults.point("warehouse.before_commit")
         faults.point("warehouse.after_commit")
-        return LoadResult(
-            loaded=tuple(fresh),
-            already=tuple(name for name in names if name in there and name not in fresh),
-            superseded=tuple(name for name in names if name in replaced and name not in there),
-        )
+        return result
 
     def markers(self, names: Sequence[str]) -> set[str]:
         """Those of `names` that were loaded."""
