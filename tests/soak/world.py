@@ -166,7 +166,8 @@ def running_world(folder: Path, *, bucket_events: str, postgres: RealPostgres | 
     home = folder / ".penstock"
     home.mkdir(mode=0o700)
     access_key, secret_key, auth = secrets.token_hex(8), secrets.token_hex(16), f"soak:{secrets.token_hex(8)}"
-    token, port = secrets.token_hex(8), free_port()
+    # Not kept: `up` is to have it.
+    token, port = secrets.token_hex(8), free_port(keep=False)
     outside = Supervisor(logs=folder / "outside-logs")
     with contextlib.ExitStack() as stack:
         stack.callback(outside.stop)

@@ -24,8 +24,8 @@ _TRIES = 200
 _held: list[filelock.BaseFileLock] = []
 
 
-def free_port(preferred: int = 0, *, host: str = "127.0.0.1") -> int:
-    """`preferred` when nobody has it, else any free port; this process's own until it ends."""
+def free_port(preferred: int = 0, *, host: str = "127.0.0.1", keep: bool = True) -> int:
+    """`preferred` when nobody has it, else any free port; with `keep` it is this process's own until it ends."""
     for port in _candidates(preferred):
         lock = _lock(port)
         if lock is None:
@@ -33,7 +33,10 @@ def free_port(preferred: int = 0, *, host: str = "127.0.0.1") -> int:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
-            _held.append(lock)
+            if keep:
+                _held.append(lock)
+            else:
+                lock.release()
             return port
         lock.release()
     raise NotRunning(f"no free port on {host}")
