@@ -75,7 +75,10 @@ def _cases() -> list[tuple[str, str]]:
     return [case for turn in zip_longest(*by_part.values()) for case in turn if case is not None]
 
 
-@pytest.mark.parametrize(("seam", "what"), _cases())
+@pytest.mark.parametrize(
+    ("seam", "what"),
+    [pytest.param(*case, marks=[pytest.mark.long] if case[1] == "hang" else []) for case in _cases()],
+)
 def test_a_fault_costs_time_only(pipe: Pipe, faulty: Faults, seam: str, what: str) -> None:
     """Whatever happens at a seam, each row is in the warehouse once, and what comes after goes through as ever."""
     faulty.lay(seam, what)
