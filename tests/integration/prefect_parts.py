@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 from sqlalchemy import delete, update
@@ -212,16 +212,21 @@ class PrefectParts:
     # Prefect's API
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """One request; its answer."""
-        answer = httpx.request(method, f"{self.url}{path}", json=body, auth=self._auth, timeout=20)
+        """One request; its answer. A 503 (SQLite was busy) is asked again, as Prefect's own client does."""
+
+        def asked() -> list[httpx.Response]:
+            answer = httpx.request(method, f"{self.url}{path}", json=body, auth=self._auth, timeout=20)
+            return [] if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else [answer]
+
+        (answer,) = wait_for(asked, seconds=60, what=f"{method} {path} is not answered with 503")
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json()
 
     def create_run(self) -> UUID:
-        """A run of the dataset's deployment, due now."""
+        """A run of the dataset's deployment, due now; asking again makes no second one."""
         deployment = self.ask("GET", f"/deployments/name/ingest/{PROJECT}.sales")
-        run = self.ask("POST", f"/deployments/{deployment['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})
-        return UUID(run["id"])
+        wanted = {"state": {"type": "SCHEDULED"}, "idempotency_key": str(uuid4())}
+        return UUID(self.ask("POST", f"/deployments/{deployment['id']}/create_flow_run", wanted)["id"])
 
     def set_state(self, run: UUID, state: str) -> None:
         """Have the server set a state, as a click in its user interface does."""
