@@ -41,7 +41,11 @@ def encode(deliveries: Sequence[Delivery]) -> bytes:
 
 def entry_line(envelope: bytes, entry: int) -> bytes:
     """Line `entry` (from 1) of an envelope. Raises Unreadable when it has no such line."""
-    lines = envelope.split(b"\n")
+    return entry_of(envelope.split(b"\n"), entry)
+
+
+def entry_of(lines: Sequence[bytes], entry: int) -> bytes:
+    """As `entry_line`, of an envelope that was split at its line ends; there is nothing behind the last."""
     if not 1 <= entry < len(lines):
         raise Unreadable(f"the envelope has {len(lines) - 1} deliveries, none at {entry}")
     return lines[entry - 1]

@@ -10,7 +10,6 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from penstock import envelope, faults, formats
+from penstock import faults, formats
 from penstock.declarations import Dataset
 from penstock.errors import (
     DeclarationError,
@@ -29,6 +28,8 @@ from penstock.errors import (
     Transient,
     Unreadable,
 )
+from penstock.flows.fetching import Fetched, Fetcher
+from penstock.flows.reading import Reader
 from penstock.formats.result import REJECTED, RESCUED, ROW
 from penstock.landing import Landing
 from penstock.ledger import Ledger
@@ -39,16 +40,10 @@ from penstock.warehouse.base import LoadPart, Warehouse
 
 log = logging.getLogger(__name__)
 
-# By which suffix a delivery's body is read, when its dataset's format is `auto`.
-_SUFFIXES = {"text/csv": ".csv", "application/x-ndjson": ".ndjson", "application/jsonl": ".ndjson"}
-
 _NO_ROWS = pa.table({ROW: pa.array([], pa.int64()), RESCUED: pa.array([], pa.string())})
 
 # How many older generations of a key are asked for in the warehouse, besides those that the ledger calls loaded.
 _GENERATIONS = 100
-
-# Connections to the store at once; MinIO on two cores gains nothing from more.
-_FETCHERS = 8
 
 
 @dataclass(kw_only=True)
@@ -103,13 +98,12 @@ class Batch:
         self._spool = spool
         self._clock = clock
         self._progress = progress
-        self._fetched: dict[int, Path] = {}
+        self._fetched: dict[int, Fetched] = {}
         self._parts: dict[int, LoadPart] = {}
         self._replaces: dict[int, list[ObjectRef]] = {}
         self._stale: dict[int, set[str]] = {}
         self._replaced: list[ObjectRef] = []
         self._changed: dict[str, list[str]] = {}
-        self._names: dict[int, str] = {}
         self._columns: dict[str, str] = {}
         self._learned: dict[str, Schema] = {}
         self._causes: dict[str, str] = {}
@@ -122,26 +116,19 @@ class Batch:
         """
         self._find_loaded()
         self._give_up_poison()
-        envelopes: dict[str, bytes | Terminal | Transient] = {}
-        for ref in self.refs:
-            if ref.entry and ref.key not in envelopes and ref.id not in self.outcomes:
-                envelopes[ref.key] = self._read_envelope(ref)
-        files = [ref for ref in self.refs if not ref.entry and ref.size and ref.id not in self.outcomes]
-        with ThreadPoolExecutor(_FETCHERS) as pool:
-            errors = dict(zip((ref.id for ref in files), pool.map(self._download, files), strict=True))
+        wanted = [ref for ref in self.refs if ref.id not in self.outcomes and (ref.entry or ref.size)]
+        fetcher = Fetcher(store=self._store, dataset=self._dataset, spool=self._spool, progress=self._progress)
+        fetched = fetcher.fetch(wanted)
         for ref in self.refs:
             if ref.id in self.outcomes:
                 continue
-            if ref.entry:
-                error = self._unwrap(ref, envelopes[ref.key])
-            elif not ref.size:
+            if ref.id not in fetched:
                 self._end(ref, State.EMPTY, "it has 0 bytes")
                 continue
-            else:
-                error = errors[ref.id]
-            if error is None:
-                self._fetched[ref.id] = self._path(ref)
-            elif not self._give_up(ref, error):
+            found = fetched[ref.id]
+            if isinstance(found, Fetched):
+                self._fetched[ref.id] = found
+            elif not self._give_up(ref, found):
                 break
         faults.point("ingest.after_read")
         return len(self._fetched)
@@ -153,14 +140,18 @@ class Batch:
         """
         if self._dataset.on_overwrite == "replace":
             self._find_older()
+        reader = Reader(
+            {number: (found.path, found.name) for number, found in self._fetched.items()},
+            dataset=self._dataset,
+            remembered=lambda form: self._ledger.schemas.latest(self._dataset.name, form),
+            progress=self._progress,
+        )
         good = 0
         for ref in self.refs:
-            path = self._fetched.get(ref.id)
-            if path is None:
+            if ref.id not in self._fetched:
                 continue
-            self._progress()
             try:
-                good += self._check_one(ref, path)
+                good += self._check_one(ref, reader)
             except (DeclarationError, MemoryError):  # Arrow's MemoryError is an ArrowException too
                 raise
             except Terminal as error:
@@ -217,12 +208,14 @@ class Batch:
             self._ledger.work.give_back(self._lease, left, run=self._run, failed=failed, reason=reason)
         for bucket, keys in self._changed.items():
             self._landing.seen(bucket, keys, Via.SWEEP, skip=_left_to_the_sweep, progress=self._progress)
+        loaded = [
+            self._parts[outcome.ref.id].rows
+            for outcome in outcomes
+            if outcome.ref.id in self._parts and outcome.state is State.LOADED
+        ]
         figures: dict[str, Any] = {}
-        for outcome in outcomes:
-            if outcome.ref.id in self._parts and outcome.state is State.LOADED:
-                figures = formats.merge_reports(
-                    figures, formats.report(self._parts[outcome.ref.id].rows, self._dataset)
-                )
+        if loaded and self._dataset.report:
+            figures = formats.report(pa.concat_tables(loaded, promote_options="permissive"), self._dataset)
         return outcomes, figures
 
     def clean(self) -> None:
@@ -281,44 +274,6 @@ class Batch:
             else:
                 self._end(ref, State.QUARANTINED, f"the warehouse lost rows of it, and it cannot be read again: {why}")
 
-    def _path(self, ref: ObjectRef) -> Path:
-        # Named by number: a key must never become a path.
-        return self._spool / str(ref.id)
-
-    def _download(self, ref: ObjectRef) -> Terminal | Transient | None:
-        try:
-            faults.point("ingest.in_read")
-            self._store.get(
-                ref.bucket,
-                ref.key,
-                self._path(ref),
-                etag=ref.etag,
-                version_id=ref.version_id,
-                progress=self._progress,
-            )
-        except (Terminal, Transient) as error:
-            return error
-        return None
-
-    def _read_envelope(self, ref: ObjectRef) -> bytes | Terminal | Transient:
-        try:
-            return self._store.read(ref.bucket, ref.key, etag=ref.etag, version_id=ref.version_id)
-        except (Terminal, Transient) as error:
-            return error
-
-    def _unwrap(self, ref: ObjectRef, found: bytes | Terminal | Transient) -> Terminal | Transient | None:
-        if not isinstance(found, bytes):
-            return found
-        try:
-            line = envelope.entry_line(found, ref.entry)
-            delivery = envelope.decode_line(line)
-        except Terminal as error:
-            return error
-        self._path(ref).write_bytes(line if self._dataset.format == "delivery" else delivery.body)
-        kind = delivery.content_type.partition(";")[0].strip().lower()
-        self._names[ref.id] = f"{ref.key}#{ref.entry}{_SUFFIXES.get(kind, '.json')}"
-        return None
-
     def _give_up(self, ref: ObjectRef, error: Terminal | Transient) -> bool:
         """Settle an object that did not come; False when nothing after it may be loaded in this batch."""
         if isinstance(error, ObjectMissing | ObjectChanged) and not ref.entry:
@@ -336,20 +291,10 @@ class Batch:
             return not self._dataset.ordered
         return True
 
-    def _check_one(self, ref: ObjectRef, path: Path) -> int:
-        name = self._names.get(ref.id, ref.key)
-        form = formats.detect(name, self._dataset)
-        known = self._learned.get(form) or self._ledger.schemas.latest(self._dataset.name, form)
-        schema = known or formats.infer(path, name, self._dataset)
-        try:
-            result = formats.read(path, name, self._dataset, schema)
-        except DeclarationError as error:
-            if known is not None:
-                raise
-            # With no schema to go by, the first object is as likely wrong as the declaration: it must not be what
-            # every later one is measured by, nor hold them up.
-            raise Unreadable(f"the first object does not fit its declaration, or that is wrong: {error}") from None
-        if result.rows.num_rows and _is_strange(result.rows, schema):
+    def _check_one(self, ref: ObjectRef, reader: Reader) -> int:
+        found = reader.read(ref.id)
+        form, known, result = found.form, found.known, found.result
+        if result.rows.num_rows and _is_strange(result.rows, result.schema):
             raise Unreadable(f"it has none of the columns of {self._dataset.name}")
         if not result.total:
             self._end(ref, State.EMPTY, "it has no records")
@@ -366,6 +311,7 @@ class Batch:
             return 0
         if result.schema != known:
             self._learned[form] = result.schema
+            reader.learn(form, result.schema)
             self._causes[form] = f"{'first object' if known is None else 'numbers widened'}: {ref.name}"
         for column, kind in result.columns:
             if self._columns.get(column) != "DOUBLE":
@@ -417,9 +363,10 @@ def _left_to_the_sweep(key: str, error: Exception) -> None:
 
 def _is_strange(rows: pa.Table, schema: Schema) -> bool:
     """Whether no column of the schema has a value in any row, and what the rows did hold was rescued."""
+    if rows.column(RESCUED).null_count:
+        return False
     names = [column.name for column in schema.columns if column.name in rows.column_names]
-    empty = all(rows.column(name).null_count == rows.num_rows for name in names)
-    return bool(names) and empty and rows.column(RESCUED).null_count == 0
+    return bool(names) and all(rows.column(name).null_count == rows.num_rows for name in names)
 
 
 def _most_common(rejected: pa.Table, most: int = 3) -> str:

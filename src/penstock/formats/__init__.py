@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+import pyarrow as pa
+
 from penstock.declarations import Dataset
-from penstock.errors import Unreadable
-from penstock.formats import csv, delivery, json, parquet
+from penstock.errors import DeclarationError, Unreadable
+from penstock.formats import csv, csv_many, delivery, json, json_many, parquet
 from penstock.formats.reports import merge_reports, report
 from penstock.formats.result import ReadResult, verdict
+from penstock.formats.shape import stands_alone
 from penstock.model import Schema
 
-__all__ = ["ReadResult", "detect", "infer", "merge_reports", "read", "report", "verdict"]
+__all__ = ["ReadResult", "detect", "infer", "merge_reports", "read", "read_together", "report", "verdict"]
 
 _SUFFIXES = {
     ".csv": "csv",
@@ -21,6 +26,15 @@ _SUFFIXES = {
     ".ndjson": "ndjson",
     ".jsonl": "ndjson",
     ".parquet": "parquet",
+}
+
+_READ_MANY: dict[str, Callable[..., dict[int, ReadResult]]] = {
+    "csv": csv_many.read_many,
+    "tsv": csv_many.read_many,
+    "json": partial(json_many.read_many, lines=False),
+    "ndjson": partial(json_many.read_many, lines=True),
+    "parquet": parquet.read_many,
+    "delivery": delivery.read_many,
 }
 
 
@@ -66,3 +80,32 @@ def read(path: Path, key: str, dataset: Dataset, schema: Schema) -> ReadResult:
             return delivery.read(path, dataset, schema)
         case kind:
             return json.read(path, dataset, schema, lines=kind == "ndjson")
+
+
+def read_together(
+    paths: Sequence[Path],
+    form: str,
+    dataset: Dataset,
+    schema: Schema,
+    *,
+    progress: Callable[[], None] = lambda: None,
+) -> dict[int, ReadResult]:
+    """Small objects of one format by one read: by index, exactly what `read` gives for each of them alone.
+
+    Those that are missing must be read alone: to be sure of them, or because that says what is wrong with them. All
+    contents are in memory at once. `progress` is called before each query.
+    """
+    if len(paths) < 2 or stands_alone(dataset):
+        return {}
+    try:
+        return _READ_MANY[form](paths, dataset, schema, progress=progress)
+    except DeclarationError:
+        return {}  # the first that is read alone says so
+    except MemoryError:  # Arrow's is an ArrowException too
+        raise
+    except (Unreadable, pa.ArrowException, ValueError, OverflowError, RecursionError):
+        # One of them makes the others unreadable: find it by halves.
+        half = len(paths) // 2
+        first = read_together(paths[:half], form, dataset, schema, progress=progress)
+        second = read_together(paths[half:], form, dataset, schema, progress=progress)
+        return first | {half + index: result for index, result in second.items()}

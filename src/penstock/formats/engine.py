@@ -13,6 +13,8 @@ import duckdb
 
 from penstock.machine_faults import raise_machine_fault
 
+_LITTLE = "600MB"
+
 
 @contextmanager
 def cursor() -> Iterator[duckdb.DuckDBPyConnection]:
@@ -32,6 +34,16 @@ def cursor() -> Iterator[duckdb.DuckDBPyConnection]:
         raise
     finally:
         connection.close()
+
+
+@contextmanager
+def little_memory(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Have DuckDB write to disk what would fill the memory with a large object's rows."""
+    connection.execute(f"SET memory_limit = '{_LITTLE}'")
+    try:
+        yield
+    finally:
+        connection.execute("RESET memory_limit")
 
 
 @lru_cache(maxsize=1)

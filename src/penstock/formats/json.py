@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from penstock.declarations import Dataset
 from penstock.errors import Unreadable
 from penstock.formats.engine import cursor
+from penstock.formats.kept import Keep
 from penstock.formats.names import json_keys, json_path, json_pointer, literal, normalised, quoted
 from penstock.formats.plain import text_file
 from penstock.formats.result import RESCUED, ROW, ReadResult
@@ -49,29 +50,35 @@ def read(path: Path, dataset: Dataset, schema: Schema, *, lines: bool) -> ReadRe
     """The records as rows. Raises Unreadable."""
     with cursor() as connection:
         _records(connection, path, dataset, lines=lines)
-        known = {json_keys(column.original): column for column in schema.columns}
-        extra = [keys for keys, _ in _leaves(connection) if not _covered(keys, known)]
-        texts = [keys for keys, column in known.items() if column.type.upper() != "JSON"]
-        trees = [keys for keys, column in known.items() if column.type.upper() == "JSON"]
-        connection.execute(
-            f"CREATE TEMP VIEW source AS SELECT *, {_rescued(len(trees), extra)} AS {quoted(RESCUED)} FROM ("
-            f"SELECT record AS {quoted(ROW)}, line AS {quoted(LINE)}, raw AS {quoted(RAW)}, bad AS {quoted(BAD)}, "
-            f"{_extract('json_extract_string', texts)} AS texts, {_extract('json_extract', [*trees, *extra])} AS trees "
-            "FROM records)"
+        values = source_of(connection, "records", schema, extra_of(_leaves(connection), schema))
+        return shape(connection, dataset, schema, values, Keep(path))
+
+
+def source_of(
+    connection: duckdb.DuckDBPyConnection, records: str, schema: Schema, extra: Sequence[Keys]
+) -> list[Value]:
+    """Make the view `source` over a relation like the table `records`; what is at the paths `extra` is rescued."""
+    known = {json_keys(column.original): column for column in schema.columns}
+    texts = [keys for keys, column in known.items() if column.type.upper() != "JSON"]
+    trees = [keys for keys, column in known.items() if column.type.upper() == "JSON"]
+    connection.execute(
+        f"CREATE OR REPLACE TEMP VIEW source AS SELECT *, {_rescued(len(trees), extra)} AS {quoted(RESCUED)} FROM ("
+        f"SELECT record AS {quoted(ROW)}, line AS {quoted(LINE)}, raw AS {quoted(RAW)}, bad AS {quoted(BAD)}, "
+        f"{_extract('json_extract_string', texts)} AS texts, {_extract('json_extract', [*trees, *extra])} AS trees "
+        f"FROM {records})"
+    )
+    places = {keys: f"texts[{index}]" for index, keys in enumerate(texts, start=1)}
+    # A JSON null is no value.
+    places |= {keys: f"{_null_out(f'trees[{index}]')}" for index, keys in enumerate(trees, start=1)}
+    return [
+        Value(
+            column=column,
+            expression=places[keys],
+            kind="typed" if keys in trees else "text",
+            type="JSON" if keys in trees else "VARCHAR",
         )
-        places = {keys: f"texts[{index}]" for index, keys in enumerate(texts, start=1)}
-        # A JSON null is no value.
-        places |= {keys: f"{_null_out(f'trees[{index}]')}" for index, keys in enumerate(trees, start=1)}
-        values = [
-            Value(
-                column=column,
-                expression=places[keys],
-                kind="typed" if keys in trees else "text",
-                type="JSON" if keys in trees else "VARCHAR",
-            )
-            for keys, column in known.items()
-        ]
-        return shape(connection, dataset, schema, values)
+        for keys, column in known.items()
+    ]
 
 
 def depth(text: str) -> int:
@@ -94,6 +101,11 @@ def _records(connection: duckdb.DuckDBPyConnection, path: Path, dataset: Dataset
         _from_lines(connection, content)
     else:
         _from_document(connection, content, dataset)
+    mark_too_deep(connection)
+
+
+def mark_too_deep(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make those of the table `records` bad whose nesting DuckDB would not survive."""
     suspects = connection.execute(
         f"SELECT record, raw FROM records WHERE doc IS NOT NULL AND length(raw) > {2 * DEEPEST} "
         f"AND length(raw) - length(replace(replace(raw, '[', ''), '{{', '')) > {DEEPEST}"
@@ -108,15 +120,24 @@ def _records(connection: duckdb.DuckDBPyConnection, path: Path, dataset: Dataset
 
 def _from_lines(connection: duckdb.DuckDBPyConnection, content: bytes) -> None:
     whole = pa.array([content], type=pa.large_binary()).cast(pa.large_string())
-    texts = pc.list_flatten(pc.split_pattern(whole, "\n"))
-    texts = pc.utf8_rtrim(texts, " \t\r")
+    texts = trimmed_lines(whole)
     numbered = pa.table({"line": pa.array(range(1, len(texts) + 1), type=pa.int64()), "raw": texts})
     numbered = numbered.filter(pc.not_equal(texts, ""))
-    connection.register(
-        "lines", numbered.append_column("record", pa.array(range(1, numbered.num_rows + 1), pa.int64()))
+    records_of_lines(
+        connection, numbered.append_column("record", pa.array(range(1, numbered.num_rows + 1), pa.int64()))
     )
+
+
+def trimmed_lines(contents: pa.Array) -> pa.Array:
+    """The lines of all contents, one after another, without white space at their ends."""
+    return pc.utf8_rtrim(pc.list_flatten(pc.split_pattern(contents, "\n")), " \t\r")
+
+
+def records_of_lines(connection: duckdb.DuckDBPyConnection, lines: pa.Table) -> None:
+    """Make the table `records` of lines with their number and that of their record, and whatever else they have."""
+    connection.register("lines", lines)
     connection.execute(
-        "CREATE TEMP TABLE records AS SELECT record, line, raw, "
+        "CREATE TEMP TABLE records AS SELECT * EXCLUDE (kind), "
         "CASE WHEN kind = 'OBJECT' THEN raw END AS doc, "
         "CASE WHEN kind IS NULL THEN 'not JSON' WHEN kind <> 'OBJECT' THEN 'not a JSON object' END AS bad "
         "FROM (SELECT *, CASE WHEN json_valid(raw) THEN json_type(raw) END AS kind FROM lines)"
@@ -130,11 +151,9 @@ def _from_document(connection: duckdb.DuckDBPyConnection, content: bytes, datase
         connection.register("whole", pa.table({"doc": pa.array([content], pa.large_binary()).cast(pa.large_string())}))
         connection.execute("INSERT INTO document FROM whole")
         connection.unregister("whole")
-    where = "doc"
+    where = where_records_are(dataset)
     if connection.execute("SELECT count(*) FROM document WHERE NOT json_valid(doc)").fetchone() != (0,):
         raise Unreadable("not a whole JSON document")
-    if dataset.records:
-        where = f"json_extract(doc, {literal(json_pointer(dataset.records.split('.')))})"
     kinds = connection.execute(f"SELECT json_type({where}) FROM document").fetchall()
     if kinds and kinds[0][0] not in ("ARRAY", "OBJECT"):
         place = f"no array or object at {dataset.records!r}" if dataset.records else "neither array nor object"
@@ -149,14 +168,24 @@ def _from_document(connection: duckdb.DuckDBPyConnection, content: bytes, datase
     connection.execute("DROP TABLE parts; DROP TABLE document")
 
 
+def where_records_are(dataset: Dataset) -> str:
+    """The SQL for a document's records."""
+    if not dataset.records:
+        return "doc"
+    return f"json_extract(doc, {literal(json_pointer(dataset.records.split('.')))})"
+
+
 def _leaves(connection: duckdb.DuckDBPyConnection) -> list[tuple[Keys, str]]:
     """The paths of the records' values with their types; objects are walked, arrays are not."""
     row = connection.execute(
         "SELECT json_group_structure(CAST(doc AS JSON)) FROM records WHERE doc IS NOT NULL"
     ).fetchone()
-    if row is None or row[0] is None:
-        return []
-    structure = json.loads(row[0])
+    return leaves_of(row[0] if row else None)
+
+
+def leaves_of(found: str | None) -> list[tuple[Keys, str]]:
+    """The paths in what `json_group_structure` found. Raises Unreadable when they are too many."""
+    structure = json.loads(found) if found else None
     if not isinstance(structure, dict):
         return []
     leaves = list(_walk((), structure, DEEPEST))
@@ -183,6 +212,12 @@ def _type(found: object) -> str:
         return "JSON"
     # What was null everywhere takes any text later.
     return {"UBIGINT": "BIGINT", "HUGEINT": "BIGINT", "NULL": "VARCHAR"}.get(found, found)
+
+
+def extra_of(leaves: Sequence[tuple[Keys, str]], schema: Schema) -> list[Keys]:
+    """The paths that no column of the schema takes."""
+    known = {json_keys(column.original): column for column in schema.columns}
+    return [keys for keys, _ in leaves if not _covered(keys, known)]
 
 
 def _covered(keys: Keys, known: dict[Keys, Column]) -> bool:

@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pa_parquet
 
 from penstock.declarations import Dataset
-from penstock.errors import Unreadable
+from penstock.errors import DeclarationError, Unreadable
 from penstock.formats.engine import cursor
+from penstock.formats.kept import Keep
 from penstock.formats.names import literal, normalised, quoted
 from penstock.formats.plain import plain_file
 from penstock.formats.result import RESCUED, ROW, ReadResult
-from penstock.formats.shape import BAD, LINE, RAW, Value, shape
+from penstock.formats.shape import BAD, LINE, RAW, Value, shape, shape_together
+from penstock.formats.together import Piece, take_apart
 from penstock.machine_faults import raise_machine_fault
 from penstock.model import Column, Schema
 
+T = TypeVar("T")
+
 MAGIC = b"PAR1"
 _NUMBER = "#number"
+# No file has so many rows, and no group of files so many that their numbers would not be BIGINTs.
+_APART = 2**40
 
 
 def infer(path: Path, dataset: Dataset) -> Schema:
     """The file's own columns; integers become BIGINT where they fit. Raises Unreadable."""
     with plain_file(path) as found, cursor() as connection:
-        types = _types(connection, found)
+        types = _types(connection, [found])
         columns = tuple(
             Column(name=name, original=original, type=dataset.columns.get(name, _widest(kind)))
             for name, (original, kind) in zip(normalised(types), types.items(), strict=True)
@@ -35,51 +48,100 @@ def infer(path: Path, dataset: Dataset) -> Schema:
 def read(path: Path, dataset: Dataset, schema: Schema) -> ReadResult:
     """The file's rows. Raises Unreadable."""
     with plain_file(path) as found, cursor() as connection:
-        types = _types(connection, found)
-        values = [
-            Value(
-                column=column,
-                expression=quoted(column.original) if column.original in types else None,
-                kind="typed",
-                type=types.get(column.original, "VARCHAR"),
-            )
-            for column in schema.columns
-        ]
-        extra = [original for original in types if original not in {column.original for column in schema.columns}]
-        connection.execute(
-            f"CREATE TEMP VIEW source AS SELECT *, {_NUMBER_SQL} AS {quoted(ROW)}, CAST(NULL AS BIGINT) AS "
-            f"{quoted(LINE)}, CAST(NULL AS VARCHAR) AS {quoted(BAD)}, {_json(list(types))} AS {quoted(RAW)}, "
-            f"{_json(extra)} AS {quoted(RESCUED)} FROM ({_scan(found, types)})"
+        return _shaped(connection, [found], dataset, schema, partial(shape, keep=Keep(path)))
+
+
+def read_many(
+    paths: Sequence[Path], dataset: Dataset, schema: Schema, *, progress: Callable[[], None]
+) -> dict[int, ReadResult]:
+    """By index, what `read` would give, for those of which others have the very same columns. Raises Unreadable."""
+    alike: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for index, path in enumerate(paths):
+        with suppress(pa.ArrowException, OSError):
+            found = pa_parquet.read_metadata(path)
+            alike[str(found.schema).split("\n", 1)[1]].append((index, found.num_rows))
+    results: dict[int, ReadResult] = {}
+    with cursor() as connection:
+        for files in alike.values():
+            if len(files) > 1:
+                progress()
+                some = [paths[index] for index, _ in files]
+                keep = Keep(some[0], large=False)
+                together, asking = _shaped(connection, some, dataset, schema, partial(shape_together, keep=keep))
+                pieces = [
+                    Piece(index=index, before=place * _APART, count=count) for place, (index, count) in enumerate(files)
+                ]
+                results |= take_apart(together, pieces, asking)
+    return results
+
+
+def _shaped(
+    connection: duckdb.DuckDBPyConnection,
+    paths: Sequence[Path],
+    dataset: Dataset,
+    schema: Schema,
+    by: Callable[[duckdb.DuckDBPyConnection, Dataset, Schema, Sequence[Value]], T],
+) -> T:
+    """The rows of files with the same columns; those of the second are numbered from _APART on, and so forth."""
+    types = _types(connection, paths)
+    values = [
+        Value(
+            column=column,
+            expression=quoted(column.original) if column.original in types else None,
+            kind="typed",
+            type=types.get(column.original, "VARCHAR"),
         )
-        try:
-            return shape(connection, dataset, schema, values)
-        except (duckdb.Error, OSError) as error:
-            raise_machine_fault(error)
-            raise Unreadable(f"not Parquet: {type(error).__name__}") from None
-
-
-_NUMBER_SQL = f"{quoted(_NUMBER)} + 1"
-
-
-def _scan(path: Path, types: dict[str, str]) -> str:
-    columns = ", ".join(quoted(original) for original in types)
-    file = f"read_parquet({literal(str(path))}, file_row_number=true)"
-    return f"SELECT {columns}, file_row_number AS {quoted(_NUMBER)} FROM {file}"
-
-
-def _types(connection: duckdb.DuckDBPyConnection, path: Path) -> dict[str, str]:
-    with path.open("rb") as file:
-        if file.read(4) != MAGIC:
-            raise Unreadable("not Parquet: it does not begin with PAR1")
+        for column in schema.columns
+    ]
+    extra = [original for original in types if original not in {column.original for column in schema.columns}]
+    connection.execute(
+        f"CREATE OR REPLACE TEMP VIEW source AS SELECT *, {quoted(_NUMBER)} + 1 AS {quoted(ROW)}, "
+        f"CAST(NULL AS BIGINT) AS {quoted(LINE)}, CAST(NULL AS VARCHAR) AS {quoted(BAD)}, "
+        f"{_json(list(types))} AS {quoted(RAW)}, {_json(extra)} AS {quoted(RESCUED)} FROM ({_scan(paths, types)})"
+    )
+    if dataset.select:
+        _look_through(connection, paths)  # what is not selected is not read
     try:
-        relation = connection.sql(f"SELECT * FROM read_parquet({literal(str(path))})")
-        # A pass over every value finds a damaged page here, where it is the object's fault and nobody's SQL. A count
-        # alone would be answered from the file's statistics.
-        connection.execute(f"SELECT max(hash(COLUMNS(*))) FROM read_parquet({literal(str(path))})").fetchall()
+        return by(connection, dataset, schema, values)
+    except DeclarationError:
+        _look_through(connection, paths)
+        raise
+    except (duckdb.Error, OSError) as error:
+        raise_machine_fault(error)
+        raise Unreadable(f"not Parquet: {type(error).__name__}") from None
+
+
+def _scan(paths: Sequence[Path], types: dict[str, str]) -> str:
+    columns = ", ".join(quoted(original) for original in types)
+    number = f"CAST(file_index AS BIGINT) * {_APART} + file_row_number AS {quoted(_NUMBER)}"
+    return f"SELECT {columns}, {number} FROM {_reading(paths)}"
+
+
+def _reading(paths: Sequence[Path]) -> str:
+    return f"read_parquet([{', '.join(literal(str(path)) for path in paths)}], file_row_number=true)"
+
+
+def _types(connection: duckdb.DuckDBPyConnection, paths: Sequence[Path]) -> dict[str, str]:
+    for path in paths:
+        with path.open("rb") as file:
+            if file.read(4) != MAGIC:
+                raise Unreadable("not Parquet: it does not begin with PAR1")
+    try:
+        relation = connection.sql(f"SELECT * FROM read_parquet({literal(str(paths[0]))})")
     except duckdb.Error as error:
         raise_machine_fault(error)
         raise Unreadable(f"not Parquet: {_reason(error)}") from None
     return dict(zip(relation.columns, map(str, relation.types), strict=True))
+
+
+def _look_through(connection: duckdb.DuckDBPyConnection, paths: Sequence[Path]) -> None:
+    """Find a damaged page, which is the object's fault and nobody's SQL. Raises Unreadable."""
+    try:
+        # A count alone would be answered from the file's statistics.
+        connection.execute(f"SELECT max(hash(COLUMNS(*))) FROM {_reading(paths)}").fetchall()
+    except duckdb.Error as error:
+        raise_machine_fault(error)
+        raise Unreadable(f"not Parquet: {_reason(error)}") from None
 
 
 def _reason(error: duckdb.Error) -> str:

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from penstock.declarations import Dataset
 from penstock.errors import DeclarationError
+from penstock.formats.kept import Keep
 from penstock.formats.names import literal, quoted
 from penstock.formats.result import REJECTED, RESCUED, ROW, ReadResult
 from penstock.machine_faults import raise_machine_fault
@@ -29,6 +30,8 @@ SHOWN = 40
 _INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
 _INTEGERS |= {"INT", "LONG", "SHORT"}
 _FRACTIONS = re.compile(r"^(DOUBLE|FLOAT|REAL|DECIMAL)")
+# A window or a subquery sees other rows, and `unnest` makes more of them.
+_MORE_THAN_A_ROW = re.compile(r"\b(over|select|from|unnest|generate_subscripts)\b", re.IGNORECASE)
 _AT_WORK = (duckdb.ConversionException, duckdb.OutOfRangeException, duckdb.InvalidInputException)
 
 
@@ -89,31 +92,63 @@ class Value:
 
 
 def shape(
-    connection: duckdb.DuckDBPyConnection, dataset: Dataset, schema: Schema, values: Sequence[Value]
+    connection: duckdb.DuckDBPyConnection, dataset: Dataset, schema: Schema, values: Sequence[Value], keep: Keep
 ) -> ReadResult:
     """Evaluate `source`. Raises DeclarationError naming dataset and expression when one of them is faulty."""
-    found, columns = _evaluate(connection, dataset, schema, values)
-    reasons = found.column(BAD)
-    good = pc.equal(reasons, "")
-    if pc.all(good, min_count=0).as_py():
+    found, columns = _evaluate(connection, dataset, schema, values, keep)
+    if _all_good(found):
         return _result(found, columns, schema, REJECTED.empty_table())
     wider = _widened(connection, dataset, schema, values)
     if wider is not None:
         types = {column.name: column for column in wider.columns}
         moved = [replace(value, column=types[value.column.name]) for value in values]
-        return shape(connection, dataset, wider, moved)
-    bad = found.filter(pc.invert(good)).select([ROW, LINE, BAD])
-    return _result(found.filter(good), columns, schema, _with_raw(connection, bad))
+        return shape(connection, dataset, wider, moved, keep)
+    return _separated(connection, found, columns, schema, keep)
 
 
-def _with_raw(connection: duckdb.DuckDBPyConnection, bad: pa.Table) -> pa.Table:
+def shape_together(
+    connection: duckdb.DuckDBPyConnection, dataset: Dataset, schema: Schema, values: Sequence[Value], keep: Keep
+) -> tuple[ReadResult, list[int]]:
+    """As `shape` over the records of several objects, widening nothing; also the records that may ask for that."""
+    found, columns = _evaluate(connection, dataset, schema, values, keep)
+    if _all_good(found):
+        return _result(found, columns, schema, REJECTED.empty_table()), []
+    fractions = [f"({_failed(value, schema)} AND {value.fraction()})" for value in _may_widen(dataset, values)]
+    asking = connection.execute(
+        f"SELECT {quoted(ROW)} FROM source WHERE {' OR '.join(fractions) or 'false'} ORDER BY 1"
+    ).fetchall()
+    return _separated(connection, found, columns, schema, keep), [row for (row,) in asking]
+
+
+def stands_alone(dataset: Dataset) -> bool:
+    """Whether an expression of the declaration may see more of an object than one row."""
+    return any(_MORE_THAN_A_ROW.search(text) for text in [*dataset.derive.values(), *dataset.checks.values()])
+
+
+def _all_good(found: pa.Table) -> bool:
+    return bool(pc.all(pc.equal(found.column(BAD), ""), min_count=0).as_py())
+
+
+def _separated(
+    connection: duckdb.DuckDBPyConnection,
+    found: pa.Table,
+    columns: Sequence[tuple[str, str]],
+    schema: Schema,
+    keep: Keep,
+) -> ReadResult:
+    good = pc.equal(found.column(BAD), "")
+    bad = keep.filter(found.select([ROW, LINE, BAD]), pc.invert(good))
+    return _result(keep.filter(found, good), columns, schema, _with_raw(connection, bad, keep))
+
+
+def _with_raw(connection: duckdb.DuckDBPyConnection, bad: pa.Table, keep: Keep) -> pa.Table:
     # The raw text may be costly to make, so it is made for the bad rows only.
     connection.register("bad", bad)
     relation = connection.sql(
         f"SELECT b.{quoted(ROW)}, b.{quoted(LINE)}, b.{quoted(BAD)}, s.{quoted(RAW)} "
         f"FROM bad b JOIN source s ON s.{quoted(ROW)} = b.{quoted(ROW)} ORDER BY 1"
     )
-    return pa.table(relation.to_arrow_table().columns, names=REJECTED.names).cast(REJECTED)
+    return keep.read(relation).rename_columns(REJECTED.names).cast(REJECTED)
 
 
 def _result(good: pa.Table, columns: Sequence[tuple[str, str]], schema: Schema, rejected: pa.Table) -> ReadResult:
@@ -123,14 +158,14 @@ def _result(good: pa.Table, columns: Sequence[tuple[str, str]], schema: Schema, 
 
 
 def _evaluate(
-    connection: duckdb.DuckDBPyConnection, dataset: Dataset, schema: Schema, values: Sequence[Value]
+    connection: duckdb.DuckDBPyConnection, dataset: Dataset, schema: Schema, values: Sequence[Value], keep: Keep
 ) -> tuple[pa.Table, list[tuple[str, str]]]:
     try:
         try:
-            return _run(connection, _query(dataset, schema, values, guarded=False), dataset, schema)
+            return _run(connection, _query(dataset, schema, values, guarded=False), dataset, schema, keep)
         except _AT_WORK:
             # An expression failed on some row's data: find those rows, which TRY does at a price.
-            return _run(connection, _query(dataset, schema, values, guarded=True), dataset, schema)
+            return _run(connection, _query(dataset, schema, values, guarded=True), dataset, schema, keep)
     except duckdb.Error as error:
         raise_machine_fault(error)
         culprit = _culprit(connection, dataset, schema, values)
@@ -138,12 +173,12 @@ def _evaluate(
 
 
 def _run(
-    connection: duckdb.DuckDBPyConnection, sql: str, dataset: Dataset, schema: Schema
+    connection: duckdb.DuckDBPyConnection, sql: str, dataset: Dataset, schema: Schema, keep: Keep
 ) -> tuple[pa.Table, list[tuple[str, str]]]:
     relation = connection.sql(sql)
     types = dict(zip(relation.columns, map(str, relation.types), strict=True))
     columns = [(name, types[name]) for name in _kept(dataset, schema)]
-    return relation.to_arrow_table(), columns
+    return keep.read(relation), columns
 
 
 def _kept(dataset: Dataset, schema: Schema) -> list[str]:
@@ -204,16 +239,12 @@ def _casts(dataset: Dataset, schema: Schema, values: Sequence[Value]) -> str:
 def _widened(
     connection: duckdb.DuckDBPyConnection, dataset: Dataset, schema: Schema, values: Sequence[Value]
 ) -> Schema | None:
-    candidates = [
-        value
-        for value in values
-        if value.expression and value.column.type == "BIGINT" and value.column.name not in dataset.columns
-    ]
+    candidates = _may_widen(dataset, values)
     if not candidates:
         return None
     counts = []
     for value in candidates:
-        failed = f"{value.expression} IS NOT NULL AND {value.cast(schema.dialect)} IS NULL"
+        failed = _failed(value, schema)
         counts.append(f"count(*) FILTER (WHERE {failed})")
         counts.append(f"count(*) FILTER (WHERE {failed} AND {value.fraction()})")
     row = connection.execute(f"SELECT {', '.join(counts)} FROM source").fetchone()
@@ -227,6 +258,18 @@ def _widened(
         return None
     columns = (replace(column, type="DOUBLE") if column.name in wide else column for column in schema.columns)
     return replace(schema, columns=tuple(columns))
+
+
+def _may_widen(dataset: Dataset, values: Sequence[Value]) -> list[Value]:
+    return [
+        value
+        for value in values
+        if value.expression and value.column.type == "BIGINT" and value.column.name not in dataset.columns
+    ]
+
+
+def _failed(value: Value, schema: Schema) -> str:
+    return f"{value.expression} IS NOT NULL AND {value.cast(schema.dialect)} IS NULL"
 
 
 def _culprit(

@@ -23,6 +23,7 @@ from penstock.warehouse.base import (
     LoadPart,
 )
 from penstock.warehouse.postgres_types import column_name, column_type, csv, quoted, table_name
+from penstock.warehouse.rows import together
 
 # The first number is "penstock"'s own among a database's advisory locks.
 _MAKING_TABLES = f"{0x70656E73}, 3"
@@ -163,12 +164,12 @@ class Session:
         self, dataset: str, schema_columns: Sequence[tuple[str, str]], parts: Sequence[LoadPart], now: datetime
     ) -> None:
         """Copy the parts' rows and rejected rows."""
-        rows = _together(parts, [part.rows for part in parts])
+        rows = together(parts, [part.rows for part in parts])
         own = [(name, kind) for name, kind in schema_columns if name in rows.column_names]
         there = self._columns(dataset)
         targets = [there[column_name(name).lower()][0] for name, _ in own]
         self._copy(dataset, rows, [*own, *_OWN_COLUMNS], [*targets, OBJECT, ROW, RESCUED], now)
-        rejected = _together(parts, [part.rejected for part in parts])
+        rejected = together(parts, [part.rejected for part in parts])
         self._copy(dataset + REJECTED_SUFFIX, rejected, _REJECTED, [name for name, _ in _REJECTED], now)
 
     def mark(self, dataset: str, parts: Sequence[LoadPart], token: int, run: str, now: datetime) -> None:
@@ -226,14 +227,6 @@ class Session:
         with self._connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
             for some in csv(rows, columns, now):
                 copy.write(some)
-
-
-def _together(parts: Sequence[LoadPart], tables: Sequence[pa.Table]) -> pa.Table:
-    named = [
-        rows.append_column(OBJECT, pa.repeat(pa.scalar(part.ref.name), rows.num_rows))
-        for part, rows in zip(parts, tables, strict=True)
-    ]
-    return pa.concat_tables(named, promote_options="permissive")
 
 
 def session_mark(dataset: str) -> str:

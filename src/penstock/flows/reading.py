@@ -1,0 +1,117 @@
+"""Reading the objects of a batch in their order, small ones ahead and many at once.
+
+What is read ahead was read by the schema of that moment: when an object makes it wider, what was read for those behind
+it is read again. So every object is read by what its predecessors taught, whether alone or together.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from penstock import formats
+from penstock.declarations import Dataset
+from penstock.errors import DeclarationError, Unreadable
+from penstock.formats import ReadResult
+from penstock.model import Schema
+
+# An object over this is read alone, where what a query costs beside its bytes no longer shows.
+SMALL = 1_000_000
+# DuckDB reads so much from the first byte to the last, without splitting it among threads.
+TOGETHER = 8_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """One object's rows, its format, and the schema that was known before it; None for a first object."""
+
+    form: str
+    known: Schema | None
+    result: ReadResult
+
+
+class Reader:
+    """Reads objects by number; `files` are their files, and the names by whose suffix they are read, in order.
+
+    `remembered` gives the newest schema of a format; it is asked once for each.
+    """
+
+    def __init__(
+        self,
+        files: Mapping[int, tuple[Path, str]],
+        *,
+        dataset: Dataset,
+        remembered: Callable[[str], Schema | None],
+        progress: Callable[[], None],
+    ) -> None:
+        self._files = files
+        self._dataset = dataset
+        self._remembered = remembered
+        self._progress = progress
+        self._schemas: dict[str, Schema | None] = {}
+        self._ahead: dict[int, ReadResult] = {}
+        self._looked_at: dict[str, set[int]] = {}
+        self._alike: dict[str, list[int]] = defaultdict(list)
+        self._place: dict[int, int] = {}
+        for number, (_, name) in files.items():
+            with suppress(Unreadable):  # it is said when the object is read
+                alike = self._alike[formats.detect(name, dataset)]
+                self._place[number] = len(alike)
+                alike.append(number)
+
+    def read(self, number: int) -> Found:
+        """The object's rows. Raises Unreadable, and DeclarationError for faulty expressions."""
+        self._progress()
+        path, name = self._files[number]
+        form = formats.detect(name, self._dataset)
+        if form not in self._schemas:
+            self._schemas[form] = self._remembered(form)
+        known = self._schemas[form]
+        if known is not None and number not in self._looked_at.setdefault(form, set()):
+            self._read_ahead(number, form, known)
+        result = self._ahead.pop(number, None)
+        return Found(form=form, known=known, result=result or self._read_alone(path, name, known))
+
+    def learn(self, form: str, schema: Schema) -> None:
+        """Read what follows by this schema."""
+        self._schemas[form] = schema
+        for number in self._looked_at.pop(form, ()):
+            self._ahead.pop(number, None)
+
+    def _read_alone(self, path: Path, name: str, known: Schema | None) -> ReadResult:
+        try:
+            return formats.read(path, name, self._dataset, known or formats.infer(path, name, self._dataset))
+        except DeclarationError as error:
+            if known is not None:
+                raise
+            # With no schema to go by, the first object is as likely wrong as the declaration: it must not be what
+            # every later one is measured by, nor hold them up.
+            raise Unreadable(f"the first object does not fit its declaration, or that is wrong: {error}") from None
+
+    def _read_ahead(self, first: int, form: str, schema: Schema) -> None:
+        numbers = self._window(first, form)
+        self._looked_at[form].update(numbers)
+        if len(numbers) > 1:
+            paths = [self._files[number][0] for number in numbers]
+            found = formats.read_together(paths, form, self._dataset, schema, progress=self._progress)
+            self._ahead.update((numbers[index], result) for index, result in found.items())
+
+    def _window(self, first: int, form: str) -> list[int]:
+        """The object and the small ones of its format that follow it, up to what is read at once."""
+        numbers: list[int] = []
+        size = 0
+        alike = self._alike[form]
+        for number in alike[self._place[first] :]:
+            more = self._files[number][0].stat().st_size
+            if more > SMALL:
+                if number == first:
+                    return [first]
+                continue
+            if size + more > TOGETHER:
+                break
+            size += more
+            numbers.append(number)
+        return numbers

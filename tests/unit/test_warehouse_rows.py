@@ -1,0 +1,45 @@
+"""The rows of a load's parts as one table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from penstock.model import ObjectRef
+from penstock.warehouse.base import OBJECT, LoadPart
+from penstock.warehouse.rows import together
+
+NOTHING = pa.table({"id": pa.array([], pa.int64())})
+
+
+def part(number: int, **columns: list[Any]) -> LoadPart:
+    ref = ObjectRef(id=number, dataset="d", bucket="b", key=f"k{number}", generation=1, etag="e", size=1)
+    return LoadPart(ref=ref, rows=pa.table(columns) if columns else NOTHING, rejected=NOTHING)
+
+
+def test_each_row_names_its_object() -> None:
+    """Parts without rows leave nothing, columns that a part lacks are null, and integers give way to fractions."""
+    parts = [part(1, id=[1, 2]), part(2), part(3, id=[2.5], name=["c"]), part(4, id=[4])]
+    found = together(parts, [one.rows for one in parts])
+    assert found.to_pylist() == [
+        {"id": 1.0, "name": None, OBJECT: "b/k1@1"},
+        {"id": 2.0, "name": None, OBJECT: "b/k1@1"},
+        {"id": 2.5, "name": "c", OBJECT: "b/k3@1"},
+        {"id": 4.0, "name": None, OBJECT: "b/k4@1"},
+    ]
+
+
+def test_no_rows_at_all() -> None:
+    """The table has its columns all the same."""
+    found = together([part(1), part(2)], [NOTHING, NOTHING])
+    assert (found.num_rows, found.column_names) == (0, ["id", OBJECT])
+
+
+def test_many_small_parts_become_one_piece_and_large_ones_are_not_copied() -> None:
+    """A reader of the table meets few pieces, and a part that is mapped from disk stays there."""
+    small = [part(number, id=[number]) for number in range(50)]
+    assert together(small, [one.rows for one in small]).column("id").num_chunks == 1
+    large = [part(number, id=list(range(20_000))) for number in range(2)]
+    found = together(large, [one.rows for one in large])
+    assert found.column("id").chunk(0).buffers()[1].address == large[0].rows.column("id").chunk(0).buffers()[1].address
