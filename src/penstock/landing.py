@@ -8,7 +8,9 @@ from __future__ import annotations
 import io
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import BinaryIO, cast
 
@@ -25,6 +27,7 @@ log = logging.getLogger(__name__)
 
 # Hints that are recorded together: what a crash or a slow store costs is no more than these.
 _TOGETHER = 200
+_ASKED_AT_ONCE = 8
 
 
 def dataset_for(key: str, datasets: Sequence[Dataset]) -> Dataset | None:
@@ -52,6 +55,7 @@ class Landing:
         self._bucket = bucket
         self._unique = unique
         self._announce_each = announce_each
+        self._asking = ThreadPoolExecutor(_ASKED_AT_ONCE, "ask the store")
 
     def dataset_for(self, key: str) -> Dataset | None:
         """The dataset that takes `key`."""
@@ -63,46 +67,48 @@ class Landing:
         data: BinaryIO,
         size: int,
         *,
-        unchanged: Callable[[], FileMark | None],
+        unchanged: Callable[[], bool],
         progress: Callable[[], None] = lambda: None,
-        on_put: Callable[[Stat], None] = lambda stat: None,
-    ) -> bool:
-        """Put a file of the inbox and record it; True when it was a new generation.
+    ) -> Stat:
+        """Put a file of the inbox, which is then for `record_files`.
 
-        `unchanged` gives what to remember of the file, or None when it was written meanwhile: then FileChanged is
-        raised before the store has the last byte, so that no half-written object is ever seen. Raises Refused for a
-        key that cannot be or that no dataset takes, Transient when store or ledger do not take it. `progress` is called
-        for each piece that is sent, `on_put` once the store has it all: what is recorded no more after that is for
-        `record_put`.
+        When the file is not `unchanged`, FileChanged is raised before the store has the last byte, so that no
+        half-written object is ever seen. Raises Refused for a key that cannot be or that no dataset takes, Transient
+        when the store does not take it. `progress` is called for each piece that is sent.
         """
-        dataset = self.dataset_for(key)
-        if dataset is None:
+        if self.dataset_for(key) is None:
             raise Refused(no_dataset(key))
-        if not size and unchanged() is None:  # the store's client never reads from what has no bytes
+        if not size and not unchanged():  # the store's client never reads from what has no bytes
             raise FileChanged
         faults.point("landing.file_before_put")
         stat = self._store.put(self._bucket, key, cast(BinaryIO, _Guarded(data, size, unchanged, progress)), size)
-        on_put(stat)
         faults.point("landing.file_after_put")
-        new = self._record_file(stat, unchanged())
-        faults.point("landing.file_after_record")
-        return new
+        return stat
 
-    def record_put(self, put: Stat, *, unchanged: Callable[[], FileMark | None]) -> bool | None:
-        """Record what `put_file` put and could not record, without another PUT; True when it was a new generation.
-
-        None when the store has something else under that key by now. Raises Transient.
-        """
+    def still_there(self, put: Stat) -> Stat | None:
+        """What `put_file` put and nobody recorded; None when the store has something else there by now."""
         try:
             now = self._store.stat(put.bucket, put.key)
         except ObjectMissing:
             return None
-        return self._record_file(now, unchanged()) if now.etag == put.etag else None
+        return now if now.etag == put.etag else None
 
-    def _record_file(self, stat: Stat, mark: FileMark | None) -> bool:
-        marked = replace(mark, etag=stat.etag) if mark is not None else None
-        seen = Seen(stat=stat, dataset=self.dataset_for(stat.key))
-        return self._ledger.arrivals.record([seen], Via.FOLDER, mark=marked) > 0
+    def record_files(self, put: Sequence[tuple[Stat, FileMark | None]]) -> int:
+        """Record together, in their order, what was put, and remember the files; returns how many were new.
+
+        The mark is None for a file that was written since: it is not remembered. Raises Transient.
+        """
+        seen = [
+            Seen(
+                stat=stat,
+                dataset=self.dataset_for(stat.key),
+                mark=replace(mark, etag=stat.etag) if mark is not None else None,
+            )
+            for stat, mark in put
+        ]
+        new = self._ledger.arrivals.record(seen, Via.FOLDER)
+        faults.point("landing.file_after_record")
+        return new
 
     def seen(
         self,
@@ -135,30 +141,51 @@ class Landing:
     ) -> int:
         found = []
         refused: dict[str, tuple[str | None, str]] = {}
-        for key in keys:
+        asked = [key for key in keys if not key.startswith(RESERVED_PREFIX) and not key.endswith("/")]
+        for key, answer in self._ask(bucket, asked):
             progress()
-            if key.startswith(RESERVED_PREFIX) or key.endswith("/"):
-                continue
-            try:
-                stat = self._store.stat(bucket, key)
-            except ObjectMissing as error:
-                log.debug("hint for %s leads nowhere: %s", key, error)
-                continue
-            except Refused as error:
+            if isinstance(answer, Stat):
+                found.append(Seen(stat=answer, dataset=self.dataset_for(key)))
+            elif isinstance(answer, ObjectMissing):
+                log.debug("hint for %s leads nowhere: %s", key, answer)
+            elif isinstance(answer, Refused):
                 if _may_exist(key):
                     dataset = self.dataset_for(key)
-                    refused[key] = (dataset.name if dataset else None, f"{error}; put it under another key")
-                continue
-            except (Transient, SettingsError) as error:
-                if skip is None:
-                    raise
+                    refused[key] = (dataset.name if dataset else None, f"{answer}; put it under another key")
+            elif skip is None or not isinstance(answer, Transient | SettingsError):
+                raise answer
+            else:
                 self._store.ping()
-                skip(key, error)
-                continue
-            found.append(Seen(stat=stat, dataset=self.dataset_for(key)))
+                skip(key, answer)
         if refused and self._ledger.arrivals.refuse_keys(bucket, refused, via):
             log.warning("keys that cannot be asked for are in quarantine, such as %r", next(iter(refused)))
         return self._ledger.arrivals.record(found, via) if found else 0
+
+    def _ask(self, bucket: str, keys: Sequence[str]) -> Iterator[tuple[str, Stat | PenstockError]]:
+        """What the store says of each key, in their order; of many, a few are asked for at a time."""
+
+        def ask(key: str) -> Stat | PenstockError:
+            try:
+                return self._store.stat(bucket, key)
+            except PenstockError as error:
+                return error
+
+        if len(keys) == 1:
+            yield keys[0], ask(keys[0])
+            return
+        waiting: deque[tuple[str, Future[Stat | PenstockError]]] = deque()
+        try:
+            for key in keys:
+                if len(waiting) == 2 * _ASKED_AT_ONCE:
+                    first, answer = waiting.popleft()
+                    yield first, answer.result()
+                waiting.append((key, self._asking.submit(ask, key)))
+            while waiting:
+                first, answer = waiting.popleft()
+                yield first, answer.result()
+        finally:
+            for _, answer in waiting:
+                answer.cancel()
 
     def accept(self, deliveries: Sequence[Delivery]) -> list[bool]:
         """Make deliveries of one dataset durable; True for each that was accepted before. Raises Transient.
@@ -167,7 +194,7 @@ class Landing:
         """
         known: set[tuple[str, str]] = set()
         for source in {delivery.source for delivery in deliveries}:
-            ids = self._ledger.arrivals.known_deliveries(source, (d.id for d in deliveries if d.source == source))
+            ids = self._ledger.deliveries.known(source, (d.id for d in deliveries if d.source == source))
             known.update((source, found) for found in ids)
         fresh: dict[tuple[str, str], Delivery] = {}
         duplicate = []
@@ -183,12 +210,12 @@ class Landing:
         stat = self._store.put_bytes(self._bucket, key, envelope.encode(riding), content_type="application/x-ndjson")
         faults.point("landing.envelope_after_put")
         entries = dict(enumerate(riding, start=1))
-        raced = self._ledger.arrivals.record_deliveries(self._bucket, key, stat, entries, Via.WEBHOOK)
+        raced = self._ledger.deliveries.record(self._bucket, key, stat, entries, Via.WEBHOOK)
         faults.point("landing.envelope_after_record")
         lost = {(entries[entry].source, entries[entry].id) for entry in raced}
         for delivery in riding:
             if delivery.source in self._announce_each and (delivery.source, delivery.id) not in lost:
-                self._ledger.arrivals.announce_delivery(delivery)
+                self._ledger.deliveries.announce(delivery)
         return [
             was or (delivery.source, delivery.id) in lost for was, delivery in zip(duplicate, deliveries, strict=True)
         ]
@@ -199,7 +226,7 @@ class Landing:
         entries = {
             entry: delivery for entry, delivery in enumerate(found, start=1) if delivery.dataset in self._by_name
         }
-        known = self._ledger.arrivals.record_deliveries(stat.bucket, stat.key, stat, entries, Via.SWEEP)
+        known = self._ledger.deliveries.record(stat.bucket, stat.key, stat, entries, Via.SWEEP)
         return len(entries) - len(known)
 
     def check(self) -> None:
@@ -219,9 +246,7 @@ def _may_exist(key: str) -> bool:
 class _Guarded(io.RawIOBase):
     """A file's bytes, the last of which are handed out only while the file is unchanged."""
 
-    def __init__(
-        self, data: BinaryIO, size: int, unchanged: Callable[[], FileMark | None], progress: Callable[[], None]
-    ) -> None:
+    def __init__(self, data: BinaryIO, size: int, unchanged: Callable[[], bool], progress: Callable[[], None]) -> None:
         super().__init__()
         self._data = data
         self._left = size
@@ -235,6 +260,6 @@ class _Guarded(io.RawIOBase):
         chunk = self._data.read(self._left if size < 0 else min(size, self._left))
         self._left -= len(chunk)
         self._progress()
-        if (not chunk or not self._left) and self._unchanged() is None:
+        if (not chunk or not self._left) and not self._unchanged():
             raise FileChanged
         return chunk

@@ -199,6 +199,45 @@ def test_listening_is_tried_again(parts: Parts, caplog: pytest.LogCaptureFixture
     assert "ended: The object store does not answer" in caplog.text
 
 
+def test_what_is_heard_meanwhile_is_recorded_together(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first key does not wait; what comes while it is recorded goes together, and beyond a bound to the sweep."""
+    monkeypatch.setattr(bucket, "_MOST_HINTS", 20)
+    first, all_heard = threading.Event(), threading.Event()
+
+    class Chatty:
+        """A store that tells of one key, and of many while that is recorded."""
+
+        def listen(self, bucket: str, *, stop: threading.Event, on_open: Any) -> Iterator[str]:
+            on_open()
+            yield "sales/first"
+            assert first.wait(10)
+            yield from (f"sales/{number}" for number in range(30))
+            all_heard.set()
+            stop.wait()
+
+    class Slow:
+        """A landing that is busy with the first key until all the others were heard."""
+
+        asked: ClassVar[list[list[str]]] = []
+
+        def seen(self, bucket: str, keys: list[str], via: Via, **how: Any) -> int:
+            self.asked.append(keys)
+            first.set()
+            assert all_heard.wait(10)
+            return len(keys)
+
+    sweeps: list[None] = []
+    sensor = BucketSensor(
+        parts.bucket,
+        store=cast(Any, Chatty()),
+        landing=cast(Landing, Slow()),
+        sweep_soon=lambda: sweeps.append(None),
+    )
+    with running(sensor.run):
+        wait_for(lambda: len(Slow.asked) == 2 and len(sweeps) == 2, what="the others are recorded")
+    assert Slow.asked == [["sales/first"], [f"sales/{number}" for number in range(20)]]
+
+
 @pytest.mark.parametrize("error", [LedgerUnavailable, SettingsError])
 def test_listening_while_nothing_can_be_recorded(
     parts: Parts, error: type[PenstockError], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch

@@ -22,7 +22,7 @@ from penstock.landing import Landing
 from penstock.ledger.arrivals import Arrivals, FileMark
 from penstock.model import State
 from penstock.objects import ObjectStore
-from penstock.sensors import files, folder
+from penstock.sensors import files, folder, taking, uploads
 from penstock.sensors.folder import FolderSensor
 from penstock.sensors.settle import Writer
 from tests.integration.parts import MeddledStore, Parts, parts_in, running
@@ -80,7 +80,6 @@ def sensor_on(
         arrivals=arrivals or parts.ledger.arrivals,
         declared=declared or Folder(),
         monotonic=monotonic,
-        wall=time.time,
         writer_of=writer_of,
         roots=roots,
     )
@@ -391,7 +390,7 @@ def test_the_store_is_down(tmp_path: Path, inbox: Path, caplog: pytest.LogCaptur
             pauses: set[float] = set()
 
             def tried() -> bool:
-                pauses.add(sensor._outage.until)
+                pauses.add(sensor._taking.outage.until)
                 return len(pauses) >= 3
 
             wait_for(tried, what="it was tried twice")
@@ -461,10 +460,12 @@ def test_a_ledger_that_can_only_be_read(
     caplog.set_level(logging.INFO)
     ledger = FullDisk(parts.ledger.database, "demo")
     monkeypatch.setattr(parts.ledger, "arrivals", ledger)
+    monkeypatch.setattr(uploads, "_MOST", 8)
+    monkeypatch.setattr(taking, "_TOGETHER", 4)
     now = [0.0]
     store = MeddledStore(real=parts.store)
     sensor = sensor_on(inbox, parts, store=store, monotonic=lambda: now[0])
-    for number in range(20):
+    for number in range(40):
         path = inbox / "sales" / f"{number}.csv"
         path.write_bytes(b"%d" % number)
         os.utime(path, ns=(1, 1))
@@ -472,15 +473,15 @@ def test_a_ledger_that_can_only_be_read(
     for _ in range(120):
         assert sensor.run_once() == 0
         now[0] += 1
-    assert len(store.puts) == len(set(store.puts)) <= 10
+    assert len(store.puts) == len(set(store.puts)) <= 20
     ledger.full = False
     taken = 0
     for _ in range(61):
         taken += sensor.run_once()
         now[0] += 1
-    assert taken == 20
-    assert len(store.puts) == len(set(store.puts)) == 20
-    assert {len(parts.states(f"sales/{number}.csv")) for number in range(20)} == {1}
+    assert taken == 40
+    assert len(store.puts) == len(set(store.puts)) == 40
+    assert {len(parts.states(f"sales/{number}.csv")) for number in range(40)} == {1}
     assert sensor.scan() == 0, "they are remembered"
     said = [record.getMessage() for record in caplog.records if record.name.startswith("penstock")]
     assert said == [
@@ -788,7 +789,8 @@ def test_an_event_that_comes_during_a_look_is_not_lost(inbox: Path, parts: Parts
 
 def test_stop_does_not_wait_for_a_burst(inbox: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sensor that is asked to stop leaves what waits to the next one's scan."""
-    monkeypatch.setattr(folder, "_BATCH", 10)
+    monkeypatch.setattr(uploads, "_MOST", 10)
+    monkeypatch.setattr(taking, "_TOGETHER", 2)
     stop = threading.Event()
     store = MeddledStore(real=parts.store, after=lambda key: stop.set())
     sensor = sensor_on(inbox, parts, store=store)
@@ -799,3 +801,121 @@ def test_stop_does_not_wait_for_a_burst(inbox: Path, parts: Parts, monkeypatch: 
     again = sensor_on(inbox, parts)
     again.scan()
     assert work_off(again) == 60 - len(store.puts)
+
+
+def held(key: str, parts: Parts) -> tuple[MeddledStore, threading.Event, threading.Event]:
+    """A store whose PUT of `key` is held until an event, and an event that tells that it is."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold(name: str) -> None:
+        if name == key:
+            begun.set()
+            assert go_on.wait(30)
+
+    return MeddledStore(real=parts.store, during=hold), begun, go_on
+
+
+@pytest.mark.parametrize("size", [10, 17_000_000], ids=["small", "large"])
+def test_a_slow_upload_holds_up_no_other(inbox: Path, outside: Path, parts: Parts, size: int) -> None:
+    """While a file is on its way others are recorded; it is recorded itself once it is there."""
+    store, begun, go_on = held("sales/slow.csv", parts)
+    with watching(sensor_on(inbox, parts, store=store), parts):
+        try:
+            (outside / "slow.csv").write_bytes(b"x" * size)
+            (outside / "slow.csv").rename(inbox / "sales" / "slow.csv")
+            assert begun.wait(10)
+            for number in range(30):
+                (inbox / "sales" / f"{number}.csv").write_bytes(b"x")
+            wait_for(lambda: len(parts.ledger.facts.by_state(State.PENDING)) == 31, what="the others are recorded")
+            assert parts.stories("sales/slow.csv") == []
+        finally:
+            go_on.set()
+        recorded(parts, "sales/slow.csv", b"x" * size)
+
+
+def test_large_files_take_turns_and_none_is_forgotten(
+    inbox: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many large files two are on their way at a time, and all are taken, also when one of them vanishes."""
+    monkeypatch.setattr(uploads, "_LARGE", 5)
+    sensor = sensor_on(inbox, parts)
+    for number in range(10):
+        (inbox / "sales" / f"{number}.csv").write_bytes(b"large enough")
+    sensor.scan()
+    sensor._begin()
+    assert len(sensor._taking.uploads.under_way) == 2
+    for number in (2, 3):
+        (inbox / "sales" / f"{number}.csv").unlink()
+    assert work_off(sensor) == 8
+
+
+def test_a_hung_upload_is_no_sign_of_life(inbox: Path, parts: Parts) -> None:
+    """However many others go by, the sensor is not alive while one file does not move, and is once it does."""
+    store, begun, go_on = held("sales/hangs.csv", parts)
+    beats: list[float] = []
+    sensor = sensor_on(inbox, parts, store=store)
+    sensor._alive = lambda: beats.append(time.monotonic())
+    with watching(sensor, parts):
+        try:
+            (inbox / "sales" / "hangs.csv").write_bytes(b"x")
+            assert begun.wait(10)
+            for number in range(3):
+                (inbox / "sales" / f"{number}.csv").write_bytes(b"x")
+                wait_for(partial(parts.states, f"sales/{number}.csv"), what="it is recorded")
+                if number == 0:
+                    told = len(beats)
+            assert len(beats) == told
+        finally:
+            go_on.set()
+        wait_for(lambda: len(beats) > told, what="a sign of life")
+
+
+def test_many_files_share_transactions_and_arrive_in_order(
+    inbox: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A burst is recorded in few transactions, in the order of the files, the marks of all included."""
+    groups: list[int] = []
+    real = parts.landing.record_files
+
+    def record(put: Any) -> int:
+        groups.append(len(put))
+        return real(put)
+
+    monkeypatch.setattr(parts.landing, "record_files", record)
+    with watching(sensor_on(inbox, parts), parts):
+        for number in range(300):
+            (inbox / "sales" / f"{number:03}.csv").write_bytes(b"%d" % number)
+        wait_for(lambda: sum(groups) == 301, what="all are recorded")
+    assert len(groups) < 150
+    arrived = sorted(parts.ledger.facts.by_state(State.PENDING, limit=400), key=lambda story: story.id)
+    assert [story.key for story in arrived[1:]] == [f"sales/{number:03}.csv" for number in range(300)]
+    assert len(parts.ledger.arrivals.file_marks([story.key for story in arrived])) == 301
+
+
+def test_after_a_burst_there_is_a_scan(inbox: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where so many files came at once that events may have been dropped, the interval is not waited for."""
+    monkeypatch.setattr(folder, "_BURST", 20)
+    store, begun, go_on = held("sales/0.csv", parts)
+    sensor = sensor_on(inbox, parts, store=store)
+    real = sensor.offer
+    dropped: list[Path] = []
+
+    def lossy(path: Path, *, hurry: bool = True) -> None:
+        if path.name == "lost.csv" and not go_on.is_set():
+            dropped.append(path)
+        else:
+            real(path, hurry=hurry)
+
+    monkeypatch.setattr(sensor, "offer", lossy)
+    with watching(sensor, parts):
+        try:
+            (inbox / "sales" / "0.csv").write_bytes(b"x")
+            assert begun.wait(10)
+            (inbox / "sales" / "lost.csv").write_bytes(b"lost")
+            for number in range(1, 30):
+                (inbox / "sales" / f"{number}.csv").write_bytes(b"x")
+            wait_for(lambda: sensor._burst, what="the burst is noticed")
+        finally:
+            go_on.set()
+        recorded(parts, "sales/lost.csv", b"lost")
+    assert dropped

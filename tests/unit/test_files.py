@@ -12,8 +12,18 @@ from pathlib import Path
 import pytest
 
 from penstock.errors import Refused
-from penstock.sensors.files import fingerprint, fingerprint_at, key_of, open_regular, printable, walk, writer_of
-from penstock.sensors.settle import Writer
+from penstock.sensors.files import (
+    fingerprint,
+    fingerprint_at,
+    key_of,
+    open_regular,
+    outwait_tick,
+    printable,
+    stamp_clock,
+    walk,
+    writer_of,
+)
+from penstock.sensors.settle import Print, Writer
 
 
 def test_a_regular_file_is_opened(tmp_path: Path) -> None:
@@ -196,3 +206,24 @@ def test_printable(tmp_path: Path) -> None:
     shown = [printable(tmp_path, tmp_path / os.fsdecode(name)) for name in (b"caf\xe9", b"caf\xe8", "café".encode())]
     assert shown == ["caf\\xe9", "caf\\xe8", "café"]
     assert all(name.encode() for name in shown)
+
+
+def test_a_write_after_the_tick_always_shows(tmp_path: Path) -> None:
+    """However fast one write of the same size follows the other, the fingerprint of a file tells them apart."""
+    path = tmp_path / "x.csv"
+    for number in range(20):
+        path.write_bytes(b"%02d" % number)
+        found = fingerprint_at(path)
+        assert found is not None
+        outwait_tick(found, stamp_clock)
+        with path.open("r+b") as file:
+            file.write(b"xx")
+        assert fingerprint_at(path) != found
+
+
+@pytest.mark.parametrize(("stamps", "asked"), [([5, 5, 5, 4_000_005], 4), ([4_000_005], 1), ([1], 1), ([5] * 99, 40)])
+def test_a_tick_is_waited_out(stamps: list[int], asked: int) -> None:
+    """The clock that stamps files is asked until it is past the file's mtime, which may lie in the future, or stops."""
+    left = list(stamps)
+    outwait_tick(Print(inode=1, size=1, mtime_ns=5), lambda: left.pop(0))
+    assert len(stamps) - len(left) == asked

@@ -7,7 +7,8 @@ import pytest
 from penstock.sensors.settle import (
     FIRST_LOOK,
     LONGEST_LOOK,
-    MTIME_TICK,
+    SAME_TICK,
+    TICK_LOOK,
     Print,
     Verdict,
     Writer,
@@ -26,8 +27,8 @@ OLD = 60.0
     ("writer", "age", "before", "still_for", "verdict"),
     [
         (Writer.NONE, OLD, None, 0.0, Verdict.TAKE),
-        (Writer.NONE, MTIME_TICK, None, 0.0, Verdict.TAKE),
-        (Writer.NONE, MTIME_TICK - 0.001, None, 0.0, Verdict.WAIT),
+        (Writer.NONE, SAME_TICK, None, 0.0, Verdict.TAKE),
+        (Writer.NONE, SAME_TICK / 2, None, 0.0, Verdict.WAIT),
         (Writer.NONE, 0.0, ONE, OLD, Verdict.WAIT),
         (Writer.NONE, -3600.0, None, 0.0, Verdict.TAKE),
         (Writer.SOME, OLD, ONE, OLD, Verdict.WAIT),
@@ -53,8 +54,8 @@ def test_a_file_that_is_being_written_is_looked_at_less_and_less() -> None:
 @pytest.mark.parametrize("looks", [1, 50])
 def test_a_young_file_is_due_when_it_is_old_enough(looks: int) -> None:
     """However often an open file was looked at, once it is closed only its youth delays it."""
-    pause = next_look(writer=Writer.NONE, age=0.005, looks=looks, still_for=0, settle=2)
-    assert pause == pytest.approx(MTIME_TICK - 0.005)
+    pause = next_look(writer=Writer.NONE, age=0.0, looks=looks, still_for=0, settle=2)
+    assert pause == TICK_LOOK
 
 
 @pytest.mark.parametrize(("still_for", "pause"), [(0.0, 2.0), (1.5, 0.5), (2.0, FIRST_LOOK)])

@@ -1,32 +1,24 @@
-"""How objects, deliveries and refusals enter the ledger: one transaction each call, the wake-up included."""
+"""How objects and refusals enter the ledger: one transaction each call, the wake-up included."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from penstock import events
 from penstock.declarations import Dataset
-from penstock.ledger import outbox, states, wakeups
+from penstock.ledger import archive, outbox, states, wakeups
 from penstock.ledger.database import Database
 from penstock.ledger.decide import Known, decide_arrival, no_dataset
 from penstock.ledger.tables import files, history, objects
-from penstock.model import REFUSED_BUCKET, Delivery, Stat, State, Via
+from penstock.model import REFUSED_BUCKET, Stat, State, Via
 
 _CHUNK = 500  # keys in one IN (…), well under SQLite's limit of parameters
-
-
-@dataclass(frozen=True, kw_only=True)
-class Seen:
-    """An object as a sensor found it, with the dataset that takes its key (None: no dataset does)."""
-
-    stat: Stat
-    dataset: Dataset | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +32,18 @@ class FileMark:
     etag: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """An object as a sensor found it, with the dataset that takes its key (None: no dataset does).
+
+    With `mark` the caller has just put it itself, from a file of the inbox that is to be remembered.
+    """
+
+    stat: Stat
+    dataset: Dataset | None
+    mark: FileMark | None = None
+
+
 class Arrivals:
     """Recording what came. A repeated arrival changes nothing."""
 
@@ -47,99 +51,38 @@ class Arrivals:
         self._database = database
         self._project = project
 
-    def record(self, seen: Sequence[Seen], via: Via, *, mark: FileMark | None = None) -> int:
-        """Record objects that are durable in the store; returns how many of them are new generations.
+    def record(self, seen: Sequence[Seen], via: Via) -> int:
+        """Record objects that are durable in the store, and the marks of their files; returns how many are new.
 
-        With `mark` the caller has just put them itself, and the file is remembered in the same transaction.
+        New are those that are to be loaded. They arrive in the order in which they are given.
         """
         with self._database.write() as connection:
             now = self._database.clock()
             fresh: dict[str, list[Stat]] = {}
-            known = _latest(connection, {(s.stat.bucket, s.stat.key) for s in seen})
+            found = {(s.stat.bucket, s.stat.key): s.stat for s in seen}
+            known = _latest(connection, set(found))
+            archive.bring_back(connection, {name: found[name] for name in found.keys() - known.keys()}, known, now)
+            rows: dict[tuple[str, str], dict[str, Any]] = {}
             for one in seen:
-                latest = known.get((one.stat.bucket, one.stat.key))
-                put_again = mark is not None or (
-                    latest is not None
-                    and None not in (latest.version_id, one.stat.version_id)
-                    and latest.version_id != one.stat.version_id
-                )
-                row = self._record_one(connection, one, via, latest, now, put_again=put_again)
+                name = (one.stat.bucket, one.stat.key)
+                if name in rows:
+                    # Its row must be there, and have a number, before the next generation can be decided on.
+                    _insert(connection, rows)
+                    known |= _latest(connection, {name})
+                row = self._decide_one(connection, one, via, known.get(name), now)
                 if row is None:
                     continue
-                known[(one.stat.bucket, one.stat.key)] = row
-                if one.dataset is not None and row.state is State.PENDING:
+                rows[name] = row
+                if one.dataset is not None and row["state"] == State.PENDING.value:
                     fresh.setdefault(one.dataset.name, []).append(one.stat)
                     if one.dataset.event_per_object:
-                        self._announce_object(connection, one.stat, row.generation, one.dataset.name, now)
+                        self._announce_object(connection, one.stat, row["generation"], one.dataset.name, now)
+            _insert(connection, rows)
             for dataset, stats in fresh.items():
                 wakeups.request(connection, dataset, now)
-                self._announce(connection, dataset, [s.key for s in stats], sum(s.size for s in stats), now)
-            if mark is not None:
-                _remember(connection, mark, now)
+                announce(connection, self._project, dataset, [s.key for s in stats], sum(s.size for s in stats), now)
+            _remember(connection, [one.mark for one in seen if one.mark is not None], now)
             return sum(len(stats) for stats in fresh.values())
-
-    def record_deliveries(
-        self, bucket: str, key: str, stat: Stat, deliveries: Mapping[int, Delivery], via: Via
-    ) -> set[int]:
-        """Record the entries (from 1) of a durable envelope; returns those whose delivery id was known already."""
-        if not deliveries:
-            return set()
-        with self._database.write() as connection:
-            now = self._database.clock()
-            rows = [
-                {
-                    "dataset": delivery.dataset,
-                    "bucket": bucket,
-                    "key": key,
-                    "generation": 1,
-                    "entry": entry,
-                    "etag": stat.etag,
-                    "version_id": stat.version_id,
-                    "size": len(delivery.body),
-                    "via": via.value,
-                    "source": delivery.source,
-                    "delivery": delivery.id,
-                    "state": State.PENDING.value,
-                    "arrived_at": delivery.received_at,
-                    "changed_at": now,
-                }
-                for entry, delivery in deliveries.items()
-            ]
-            dialect = sqlite if self._database.is_sqlite else postgresql
-            statement = dialect.insert(objects).on_conflict_do_nothing().returning(objects.c.entry)
-            # One by one, because only a single-row INSERT ... RETURNING says which row was skipped.
-            inserted = {
-                found for row in rows if (found := connection.execute(statement.values(row)).scalar()) is not None
-            }
-            for dataset in sorted({deliveries[entry].dataset for entry in inserted}):
-                entries = [entry for entry in sorted(inserted) if deliveries[entry].dataset == dataset]
-                keys = [f"{key}#{entry}" for entry in entries]
-                size = sum(len(deliveries[entry].body) for entry in entries)
-                wakeups.request(connection, dataset, now)
-                self._announce(connection, dataset, keys, size, now)
-            return set(deliveries) - inserted
-
-    def known_deliveries(self, source: str, ids: Iterable[str]) -> set[str]:
-        """Which of a source's delivery ids were accepted before."""
-        with self._database.read() as connection:
-            found: set[str] = set()
-            for chunk in _chunks(sorted(set(ids))):
-                query = select(objects.c.delivery).where(objects.c.source == source, objects.c.delivery.in_(chunk))
-                found.update(connection.execute(query).scalars())
-            return found
-
-    def announce_delivery(self, delivery: Delivery) -> None:
-        """Queue one event for one delivery, for a source that asks for it."""
-        with self._database.write() as connection:
-            outbox.enqueue(
-                connection,
-                event_id=events.event_id(self._project, events.DELIVERY_ACCEPTED, delivery.source, delivery.id),
-                name=events.DELIVERY_ACCEPTED,
-                resource=events.source_resource(self._project, delivery.source),
-                related=[],
-                payload={"delivery": delivery.id, "dataset": delivery.dataset, "bytes": len(delivery.body)},
-                occurred_at=delivery.received_at,
-            )
 
     def refuse(self, key: str, reason: str, *, mark: FileMark, via: Via) -> bool:
         """Record that a file of the inbox cannot be taken, and why; False when that was known already."""
@@ -155,7 +98,7 @@ class Arrivals:
                 _supersede(connection, latest.id, now)
             row = _row(stat, None, number, State.QUARANTINED, reason, via, now)
             connection.execute(insert(objects).values(row))
-            _remember(connection, mark, now)
+            _remember(connection, [mark], now)
             return True
 
     def refuse_keys(self, bucket: str, refused: Mapping[str, tuple[str | None, str]], via: Via) -> int:
@@ -206,15 +149,6 @@ class Arrivals:
             found = _latest(connection, {(bucket, key) for key in keys})
         return {key: known for (_, key), known in found.items()}
 
-    def envelopes(self, bucket: str, keys: Iterable[str]) -> set[str]:
-        """Which of these envelope keys have at least one delivery in the ledger."""
-        found: set[str] = set()
-        with self._database.read() as connection:
-            for chunk in _chunks(sorted(set(keys))):
-                query = select(objects.c.key).distinct().where(objects.c.bucket == bucket, objects.c.key.in_(chunk))
-                found.update(connection.execute(query).scalars())
-        return found
-
     def adopt(self, datasets: Sequence[Dataset]) -> int:
         """Give objects that no dataset took to one that does by now; returns how many became pending."""
         adopted = 0
@@ -246,23 +180,30 @@ class Arrivals:
         """What the ledger remembers of these paths below the inbox."""
         found: dict[str, FileMark] = {}
         with self._database.read() as connection:
-            for chunk in _chunks(paths):
+            for chunk in chunks(paths):
                 for row in connection.execute(select(files).where(files.c.path.in_(chunk))):
                     found[row.path] = FileMark(
                         path=row.path, inode=row.inode, size=row.size, mtime_ns=row.mtime_ns, etag=row.etag
                     )
         return found
 
-    def forget_file(self, path: str) -> None:
-        """Forget a file that left the inbox, so that the table does not grow for ever."""
+    def forget_files(self, paths: Sequence[str]) -> None:
+        """Forget files that left the inbox, so that the table does not grow for ever."""
         with self._database.write() as connection:
-            connection.execute(delete(files).where(files.c.path == path))
+            for chunk in chunks(paths):
+                connection.execute(delete(files).where(files.c.path.in_(chunk)))
 
-    def _record_one(
-        self, connection: Connection, one: Seen, via: Via, latest: Known | None, now: datetime, *, put_again: bool
-    ) -> Known | None:
+    def _decide_one(
+        self, connection: Connection, one: Seen, via: Via, latest: Known | None, now: datetime
+    ) -> dict[str, Any] | None:
+        """The row of a new generation, whose predecessor is superseded where it has to be; None: it is known."""
         dataset = one.dataset
         on_overwrite = dataset.on_overwrite if dataset else "replace"
+        put_again = one.mark is not None or (
+            latest is not None
+            and None not in (latest.version_id, one.stat.version_id)
+            and latest.version_id != one.stat.version_id
+        )
         generation = decide_arrival(
             latest, one.stat.etag, on_overwrite, versioned=one.stat.version_id is not None, put_again=put_again
         )
@@ -274,15 +215,7 @@ class Arrivals:
             reason = no_dataset(one.stat.key)
         if generation.supersedes is not None:
             _supersede(connection, generation.supersedes, now)
-        row = _row(one.stat, dataset.name if dataset else None, generation.number, state, reason, via, now)
-        row_id = connection.execute(insert(objects).values(row).returning(objects.c.id)).scalar_one()
-        return Known(
-            id=row_id,
-            generation=generation.number,
-            etag=one.stat.etag,
-            state=state,
-            version_id=one.stat.version_id,
-        )
+        return _row(one.stat, dataset.name if dataset else None, generation.number, state, reason, via, now)
 
     def _has_version(self, connection: Connection, stat: Stat) -> bool:
         """Whether this very version was recorded before: a slow hint must not append its rows again.
@@ -296,17 +229,6 @@ class Arrivals:
             objects.c.bucket == stat.bucket, objects.c.key == stat.key, objects.c.version_id == stat.version_id
         )
         return connection.execute(query.limit(1)).first() is not None
-
-    def _announce(self, connection: Connection, dataset: str, keys: list[str], size: int, now: datetime) -> None:
-        outbox.enqueue(
-            connection,
-            event_id=events.event_id(self._project, events.OBJECT_ARRIVED, dataset, now.isoformat(), *keys),
-            name=events.OBJECT_ARRIVED,
-            resource=events.dataset_resource(self._project, dataset),
-            related=[],
-            payload=events.summary(keys, size),
-            occurred_at=now,
-        )
 
     def _announce_object(
         self, connection: Connection, stat: Stat, generation: int, dataset: str, now: datetime
@@ -322,6 +244,19 @@ class Arrivals:
             payload={"key": stat.key, "generation": generation, "bytes": stat.size},
             occurred_at=now,
         )
+
+
+def announce(connection: Connection, project: str, dataset: str, keys: list[str], size: int, now: datetime) -> None:
+    """Queue the one event that tells of these arrivals of `dataset`, in the caller's transaction."""
+    outbox.enqueue(
+        connection,
+        event_id=events.event_id(project, events.OBJECT_ARRIVED, dataset, now.isoformat(), *keys),
+        name=events.OBJECT_ARRIVED,
+        resource=events.dataset_resource(project, dataset),
+        related=[],
+        payload=events.summary(keys, size),
+        occurred_at=now,
+    )
 
 
 def _row(
@@ -344,20 +279,23 @@ def _row(
     }
 
 
+_KNOWN = tuple(objects.c[name] for name in ("key", "id", "generation", "etag", "state", "version_id", "run"))
+
+
 def _latest(connection: Connection, pairs: set[tuple[str, str]]) -> dict[tuple[str, str], Known]:
     found: dict[tuple[str, str], Known] = {}
     by_bucket: dict[str, list[str]] = {}
     for bucket, key in sorted(pairs):
         by_bucket.setdefault(bucket, []).append(key)
     for bucket, keys in by_bucket.items():
-        for chunk in _chunks(keys):
+        for chunk in chunks(keys):
             newest = (
                 select(objects.c.key, func.max(objects.c.generation).label("generation"))
                 .where(objects.c.bucket == bucket, objects.c.key.in_(chunk), objects.c.entry == 0)
                 .group_by(objects.c.key)
                 .subquery()
             )
-            query = select(objects).join(
+            query = select(*_KNOWN).join(
                 newest,
                 and_(
                     objects.c.bucket == bucket,
@@ -366,14 +304,14 @@ def _latest(connection: Connection, pairs: set[tuple[str, str]]) -> dict[tuple[s
                     objects.c.entry == 0,
                 ),
             )
-            for row in connection.execute(query):
-                found[(bucket, row.key)] = Known(
-                    id=row.id,
-                    generation=row.generation,
-                    etag=row.etag,
-                    state=State(row.state),
-                    version_id=row.version_id,
-                    tried=row.run is not None,
+            for key, row_id, generation, etag, state, version_id, run in connection.execute(query):
+                found[(bucket, key)] = Known(
+                    id=row_id,
+                    generation=generation,
+                    etag=etag,
+                    state=State(state),
+                    version_id=version_id,
+                    tried=run is not None,
                 )
     return found
 
@@ -390,19 +328,29 @@ def _supersede(connection: Connection, row_id: int, now: datetime) -> None:
         )
 
 
-def _remember(connection: Connection, mark: FileMark, now: datetime) -> None:
-    values = {
-        "inode": mark.inode,
-        "size": mark.size,
-        "mtime_ns": mark.mtime_ns,
-        "etag": mark.etag,
-        "recorded_at": now,
-    }
-    if not connection.execute(update(files).where(files.c.path == mark.path).values(values)).rowcount:
-        connection.execute(insert(files).values(path=mark.path, **values))
+# As text, because SQLAlchemy compiles its own ON CONFLICT anew each time.
+_REMEMBER = text(
+    "INSERT INTO files (path, inode, size, mtime_ns, etag, recorded_at)"
+    " VALUES (:path, :inode, :size, :mtime_ns, :etag, :recorded_at)"
+    " ON CONFLICT (path) DO UPDATE SET inode = excluded.inode, size = excluded.size, mtime_ns = excluded.mtime_ns,"
+    " etag = excluded.etag, recorded_at = excluded.recorded_at"
+).bindparams(bindparam("recorded_at", type_=files.c.recorded_at.type))
 
 
-def _chunks(items: Sequence[str]) -> Iterable[Sequence[str]]:
+def _remember(connection: Connection, marks: Sequence[FileMark], now: datetime) -> None:
+    if marks:
+        connection.execute(_REMEMBER, [{**asdict(mark), "recorded_at": now} for mark in marks])
+
+
+def _insert(connection: Connection, rows: dict[tuple[str, str], dict[str, Any]]) -> None:
+    """Insert what was gathered, in its order, and gather anew."""
+    if rows:
+        connection.execute(insert(objects), list(rows.values()))
+        rows.clear()
+
+
+def chunks(items: Sequence[str]) -> Iterable[Sequence[str]]:
+    """`items` in pieces that fit into one IN (…)."""
     return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
 
 

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from watchdog.events import (
@@ -34,6 +34,7 @@ _MOST_HINTS = 10_000
 _TOGETHER = 200
 # rclone knows an object a moment after its file is in place: what was not new at once is asked for once more.
 _SECOND_LOOK = 0.5
+_EVENTS: list[type[FileSystemEvent]] = [DirCreatedEvent, FileClosedEvent, FileCreatedEvent, FileMovedEvent]
 # rclone writes to a file of this name first and moves it when it is whole.
 _UPLOAD = ".rclone_temp_"
 
@@ -57,8 +58,7 @@ class BucketSensor:
         """Listen until `stop` is set. Raises CannotListen when the store has no such thing."""
         while not stop.is_set():
             try:
-                for key in self._store.listen(self._bucket, stop=stop, on_open=self._opened):
-                    self._record(key)
+                self._listen(stop)
             except CannotListen:
                 raise
             except (Transient, SettingsError) as error:
@@ -68,19 +68,97 @@ class BucketSensor:
             stop.wait(self._pause)
             self._pause = min(self._pause * 2, _LONGEST_PAUSE)
 
+    def _listen(self, stop: threading.Event) -> None:
+        """One connection's life: what is heard while keys are asked for and recorded goes together next."""
+        ended = threading.Event()
+        heard = _Heard()
+        keys = self._store.listen(self._bucket, stop=ended, on_open=heard.open)
+        thread = threading.Thread(target=heard.fill, args=(keys,), name=f"hear {self._bucket}")
+        thread.start()
+        try:
+            told = False
+            while not stop.is_set():
+                # Asked before taking: what was heard before the end is taken then.
+                over = heard.over
+                heard.ready.wait(0.0 if over else _SECOND_LOOK)
+                if heard.opened and not told:
+                    told = True
+                    self._opened()
+                self._record(heard.take())
+                if heard.dropped():
+                    self._sweep_soon()
+                if over:
+                    heard.end()
+                    return
+        finally:
+            ended.set()
+            thread.join()
+
     def _opened(self) -> None:
         if self._unrecorded is not None:
-            self._record(self._unrecorded)
+            self._record([self._unrecorded])
         if self._away:
             log.info("%s is listened to again", self._bucket)
         self._away = False
         self._sweep_soon()
 
-    def _record(self, key: str) -> None:
-        self._unrecorded = key
-        self._landing.seen(self._bucket, [key], Via.BUCKET, skip=_left_to_the_sweep)
-        self._unrecorded = None
-        self._pause = _FIRST_PAUSE
+    def _record(self, keys: list[str]) -> None:
+        if keys:
+            self._unrecorded = keys[0]
+            self._landing.seen(self._bucket, keys, Via.BUCKET, skip=_left_to_the_sweep)
+            self._unrecorded = None
+            self._pause = _FIRST_PAUSE
+
+
+class _Heard:
+    """What a thread hears of one connection, and how that ended."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._keys: dict[str, None] = {}
+        self._dropped = False
+        self._error: BaseException | None = None
+        self.ready = threading.Event()
+        self.opened = False
+        self.over = False
+
+    def open(self) -> None:
+        """The store has subscribed us."""
+        self.opened = True
+        self.ready.set()
+
+    def fill(self, keys: Iterator[str]) -> None:
+        """Listen until that ends; beyond what may wait a sweep finds the keys."""
+        try:
+            for key in keys:
+                with self._lock:
+                    if len(self._keys) < _MOST_HINTS:
+                        self._keys[key] = None
+                    else:
+                        self._dropped = True
+                self.ready.set()
+        except BaseException as error:  # raised by `end`, in the sensor's own thread
+            self._error = error
+        self.over = True
+        self.ready.set()
+
+    def take(self) -> list[str]:
+        """What was heard since."""
+        with self._lock:
+            self.ready.clear()
+            keys, self._keys = list(self._keys), {}
+        return keys
+
+    def dropped(self) -> bool:
+        """Whether more was heard since than may wait."""
+        with self._lock:
+            was, self._dropped = self._dropped, False
+        return was
+
+    def end(self) -> None:
+        """Raise what ended the listening, if anything did."""
+        if self._error is not None:
+            raise self._error
 
 
 class StoreFolderSensor:
@@ -115,7 +193,8 @@ class StoreFolderSensor:
     def run(self, stop: threading.Event) -> None:
         """Watch until `stop` is set."""
         observer = Observer()
-        observer.schedule(_Hints(self.hint), str(self._folder), recursive=True)
+        # What is only read there (each GET opens a file) is not told of.
+        observer.schedule(_Hints(self.hint), str(self._folder), recursive=True, event_filter=_EVENTS)
         observer.start()
         try:
             self._sweep_soon()

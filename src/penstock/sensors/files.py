@@ -9,17 +9,27 @@ import os
 import re
 import signal
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from penstock.errors import Refused
-from penstock.sensors.settle import Print, Writer, is_temporary
+from penstock.sensors.settle import Print, Writer, is_same_tick, is_temporary
 
 log = logging.getLogger(__name__)
 
 # What F_SETLEASE answers where leases are not to be had: another's file, a file system without them.
 _CANNOT_TELL = frozenset({errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
+
+
+# The clock by which Linux stamps mtimes: it moves in ticks, and stands still between them. Python has no name for it.
+_CLOCK_REALTIME_COARSE = 5
+
+
+def stamp_clock() -> int:
+    """What a file that is written now gets as its mtime, in nanoseconds."""
+    return time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
 
 
 def open_regular(root: Path, path: Path) -> BinaryIO:
@@ -69,6 +79,17 @@ def fingerprint_at(path: Path) -> Print | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return Print(inode=found.st_ino, size=found.st_size, mtime_ns=found.st_mtime_ns)
+
+
+def outwait_tick(found: Print, stamps: Callable[[], int]) -> None:
+    """Wait until a write would show in the mtime: a few milliseconds, and at most 20.
+
+    That is waited out here, and not by another look later, because so short a wait must not change the files' order.
+    """
+    for _ in range(40):
+        if not is_same_tick((stamps() - found.mtime_ns) / 1e9):
+            return
+        time.sleep(0.0005)
 
 
 def writer_of(file: BinaryIO) -> Writer:

@@ -1,21 +1,17 @@
 """The folder sensor: a finished file of the inbox goes to the bucket under the same path, once.
 
-inotify is a hint; the scan at start and every interval is the truth. One thread decides and uploads, so the store's
-pace is the sensor's pace, and what waits is bounded: beyond that a scan finds it again.
+inotify is a hint; the scan at start and every interval is the truth. What waits is bounded: beyond that a scan finds it
+again.
 """
 
 from __future__ import annotations
 
-import heapq
 import logging
 import math
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 from watchdog.events import (
     DirCreatedEvent,
@@ -33,47 +29,33 @@ from watchdog.observers.api import BaseObserver
 from watchdog.observers.polling import PollingObserverVFS
 
 from penstock.declarations import Folder
-from penstock.errors import FileChanged, ObjectMissing, PenstockError, Refused, SettingsError, Transient
 from penstock.landing import Landing
 from penstock.ledger.arrivals import Arrivals, FileMark
-from penstock.model import Stat, Via
 from penstock.sensors import files
-from penstock.sensors.outage import Blame, Failures, Outage
-from penstock.sensors.settle import Print, Verdict, Writer, is_temporary, judge, next_look
+from penstock.sensors.queue import Queue
+from penstock.sensors.settle import Print, Writer, is_temporary
+from penstock.sensors.taking import WAITED_OUT, Taking, print_of
 
 log = logging.getLogger(__name__)
 
-ARCHIVE = ".archive"
 _MOST_WAITING = 20_000
+# Where so many wait at once, the kernel may have dropped events, which nobody is told of.
+_BURST = 1_000
 _BATCH = 500
-_OWN_PAUSE = 5.0
-# What is waited out: store, bucket, ledger or keys may be set right without this process being started again.
-_WAITED_OUT = (Transient, SettingsError, ObjectMissing)
+# So that `stop` is seen.
+_LONGEST_WAIT = 0.5
+# Scanning takes no greater share of the time than this, however many files are kept in the inbox.
+_PAUSE_PER_SCAN = 50
 
-
-@dataclass(kw_only=True)
-class _Waiting:
-    # When to look; infinite while it is being looked at.
-    due: float = math.inf
-    # Offered again since the last look began: what that look saw may be old.
-    again: bool = False
-    complained: bool = False
-    failures: Failures = field(default_factory=Failures)
-    # What was put and could not be recorded.
-    put: tuple[Print, Stat] | None = None
-    looks: int = 0
-    seen: Print | None = None
-    still_since: float = 0.0
-
-
-@dataclass(kw_only=True)
-class _Queue:
-    """Paths to look at, each once; thread-safe."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    ready: threading.Event = field(default_factory=threading.Event)
-    waiting: dict[Path, _Waiting] = field(default_factory=dict)
-    overflowed: bool = False
+# What is written to an open file is no event: its close is. Who polls sees no closing.
+_INOTIFY_EVENTS: list[type[FileSystemEvent]] = [
+    DirCreatedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileMovedEvent,
+]
 
 
 class FolderSensor:
@@ -90,51 +72,45 @@ class FolderSensor:
         arrivals: Arrivals,
         declared: Folder,
         monotonic: Callable[[], float],
-        wall: Callable[[], float],
+        stamps: Callable[[], int] = files.stamp_clock,
         writer_of: Callable[..., Writer] = files.writer_of,
         alive: Callable[[], None] = lambda: None,
         roots: Sequence[Path] = (),
     ) -> None:
         self.root = root
         self._roots = tuple(roots) or (root,)
-        self._landing = landing
         self._arrivals = arrivals
         self._declared = declared
         self._monotonic = monotonic
-        self._wall = wall
-        self._writer_of = writer_of
         self._alive = alive
-        self._queue = _Queue()
-        self._outage = Outage()
-        # Folders from which nothing can be removed, each said once.
-        self._stuck: set[Path] = set()
+        self._queue = Queue(_MOST_WAITING, monotonic=monotonic)
+        self._taking = Taking(
+            root,
+            queue=self._queue,
+            landing=landing,
+            arrivals=arrivals,
+            declared=declared,
+            monotonic=monotonic,
+            stamps=stamps,
+            writer_of=writer_of,
+        )
+        # When the slowest file had moved last.
+        self._moved = -math.inf
+        self._burst = False
         self._looked_back = False
         self._unscanned = False
 
     def offer(self, path: Path, *, hurry: bool = True) -> None:
         """Something happened to a path: look at it now. Without `hurry`, one that waits already keeps its turn."""
-        if any(is_temporary(part) for part in path.relative_to(self.root).parts):
-            return
-        with self._queue.lock:
-            if len(self._queue.waiting) >= _MOST_WAITING and path not in self._queue.waiting:
-                self._queue.overflowed = True
-                return
-            known = self._queue.waiting.get(path)
-            if known is None:
-                self._queue.waiting[path] = _Waiting(due=self._monotonic())
-            else:
-                known.again = True
-                if not hurry:
-                    return
-                known.due = self._monotonic()
-        self._queue.ready.set()
+        if not any(is_temporary(part) for part in path.relative_to(self.root).parts):
+            self._queue.offer(path, hurry=hurry)
 
     def scan(self, below: Path | None = None) -> int:
         """Offer every file that the ledger does not know as it is; returns how many events had missed."""
         offered = 0
         batch: list[Path] = []
         for path in files.walk(self.root, below):
-            self._alive()
+            self._beat()
             batch.append(path)
             if len(batch) == _BATCH:
                 offered += self._offer_changed(batch)
@@ -148,56 +124,87 @@ class FolderSensor:
         while shown := self._arrivals.refused_files(after=after):
             after = shown[-1]
             for path in shown:
-                self._alive()
+                self._beat()
                 if not any(files.is_there(root, path) for root in self._roots):
                     self._arrivals.forget_refusal(path)
-                    self._arrivals.forget_file(path)
+                    self._arrivals.forget_files([path])
                     gone += 1
         return gone
 
     def run_once(self) -> int:
-        """Look at the paths that are due, at most a batch of them; returns how many new objects were recorded."""
-        now = self._monotonic()
-        with self._queue.lock:
-            self._queue.ready.clear()
-            if now < self._outage.until:
-                return 0
-            turns = heapq.nsmallest(
-                _BATCH, ((waiting.due, path) for path, waiting in self._queue.waiting.items() if waiting.due <= now)
-            )
+        """Work off what is due and wait until that is recorded; returns how many new objects were."""
         recorded = 0
-        for due, path in turns:
-            self._alive()
-            try:
-                recorded += self._look(path)
-            except _WAITED_OUT as error:
-                if self._is_away(path, due, error):
-                    break
-            except OSError as error:
-                self._complain(path, error)
-                self._look_at(path, self._monotonic() + _OWN_PAUSE)
+        while self._begin():
+            recorded += self._taking.record()
+            self._taking.uploads.over.wait(self._pause())
         return recorded
 
     def run(self, stop: threading.Event, *, scan_every: float) -> None:
-        """Watch until `stop` is set."""
+        """Watch until `stop` is set; what is on its way by then is recorded."""
         self.root.mkdir(parents=True, exist_ok=True)
-        # The polling one would follow symlinks out of the inbox.
-        observer: BaseObserver = PollingObserverVFS(os.lstat, os.scandir) if self._declared.polling else Observer()
-        observer.schedule(_Hints(self), str(self.root), recursive=True)
+        observer: BaseObserver
+        if self._declared.polling:
+            # Other polling observers would follow symlinks out of the inbox.
+            observer = PollingObserverVFS(os.lstat, os.scandir)
+            observer.schedule(_Hints(self), str(self.root), recursive=True)
+        else:
+            observer = Observer()
+            observer.schedule(_Hints(self), str(self.root), recursive=True, event_filter=_INOTIFY_EVENTS)
         observer.start()
         try:
             next_scan = self._monotonic()
             while not stop.is_set():
-                self._alive()
-                if self._monotonic() >= next_scan or (self._queue.overflowed and not self._queue.waiting):
-                    self._queue.overflowed = False
+                self._beat()
+                if self._monotonic() >= next_scan or self._is_to_look_again():
+                    began = self._monotonic()
                     self._scan_safely()
-                    next_scan = self._monotonic() + scan_every
-                self.run_once()
-                self._queue.ready.wait(self._until_due())
+                    took = self._monotonic() - began
+                    next_scan = began + max(scan_every, took * _PAUSE_PER_SCAN)
+                self._queue.ready.clear()
+                self._begin()
+                self._taking.record()
+                self._wait()
         finally:
             observer.stop()
             observer.join()
+            self._taking.close()
+        self._taking.record()
+
+    def _begin(self) -> bool:
+        """Begin what is due; whether anything is under way."""
+        self._taking.uploads.over.clear()
+        self._taking.begin()
+        return bool(self._taking.uploads.under_way)
+
+    def _wait(self) -> None:
+        if self._taking.capacity():
+            self._queue.ready.wait(self._pause())
+        else:
+            # Nothing that is offered could begin before something is over.
+            self._taking.uploads.over.wait(self._pause())
+
+    def _pause(self) -> float:
+        """Seconds until something is to be done although nothing happens."""
+        when = self._taking.uploads.due()
+        if self._taking.capacity() and (due := self._queue.due()) is not None:
+            when = min(when, max(due, self._taking.outage.until))
+        return min(_LONGEST_WAIT, max(0.0, when - self._monotonic()))
+
+    def _beat(self) -> None:
+        """Say that the sensor is alive, unless the slowest of its files has not moved since."""
+        moved = self._taking.uploads.silent_since()
+        if moved is None or moved > self._moved:
+            self._moved = moved if moved is not None else self._moved
+            self._alive()
+
+    def _is_to_look_again(self) -> bool:
+        """Whether events were lost, or may have been, and what waited is worked off."""
+        waiting = len(self._queue.waiting)
+        self._burst |= waiting >= _BURST
+        if waiting or not (self._burst or self._queue.overflowed):
+            return False
+        self._burst = self._queue.overflowed = False
+        return True
 
     def _scan_safely(self) -> None:
         try:
@@ -205,50 +212,12 @@ class FolderSensor:
                 self.forget_vanished()
                 self._looked_back = True
             self.scan()
-        except (*_WAITED_OUT, OSError) as error:
+        except (*WAITED_OUT, OSError) as error:
             if not self._unscanned:
                 log.warning("the inbox could not be scanned: %s; it is tried again", error)
             self._unscanned = True
         else:
             self._unscanned = False
-
-    def _until_due(self) -> float:
-        with self._queue.lock:
-            dues = [waiting.due for waiting in self._queue.waiting.values()]
-        if self._queue.overflowed and not dues:
-            return 0.0
-        due = max(min(dues, default=self._monotonic() + 1), self._outage.until)
-        # At most half a second, so that `stop` is seen.
-        return min(0.5, max(0.0, due - self._monotonic()))
-
-    def _is_away(self, path: Path, due: float, error: PenstockError) -> bool:
-        """Whether store or ledger are away: then every file waits, and it is said once."""
-        try:
-            self._landing.check()
-        except _WAITED_OUT:
-            # In their order, this one first.
-            self._look_at(path, due)
-        else:
-            with self._queue.lock:
-                failures = self._queue.waiting.setdefault(path, _Waiting()).failures
-            blame = self._outage.failed(path, failures)
-            # After a pause another file is tried first.
-            self._look_at(path, self._monotonic() + failures.pause)
-            if blame is not Blame.ALL:
-                if failures.count > 1:
-                    self._complain(path, error)
-                return False
-        if self._outage.wait(self._monotonic()):
-            log.warning("%s; files stay in the inbox until it is back", error)
-        return True
-
-    def _complain(self, path: Path, error: Exception) -> None:
-        """A file that cannot be taken now: said once."""
-        with self._queue.lock:
-            waiting = self._queue.waiting.setdefault(path, _Waiting())
-            first, waiting.complained = not waiting.complained, True
-        if first:
-            log.warning("%s cannot be taken: %s; it is tried again", files.printable(self.root, path), error)
 
     def _offer_changed(self, batch: list[Path]) -> int:
         marks = self._arrivals.file_marks([files.printable(self.root, path) for path in batch])
@@ -263,144 +232,7 @@ class FolderSensor:
 
     def _is_news(self, mark: FileMark, found: Print) -> bool:
         # A recorded file that should not be here any more was left by a crash.
-        return not mark.etag or _print_of(mark) != found or self._declared.after != "keep"
-
-    def _look(self, path: Path) -> int:
-        with self._queue.lock:
-            waiting = self._queue.waiting.setdefault(path, _Waiting())
-            waiting.due, waiting.again = math.inf, False
-        try:
-            with files.open_regular(self.root, path) as file:
-                return self._take(path, file)
-        except FileChanged:
-            self._look_at(path, self._monotonic())
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            self._gone(path)
-        except Refused as error:
-            self._refuse(path, error)
-        return 0
-
-    def _take(self, path: Path, file: BinaryIO) -> int:
-        found = files.fingerprint(file)
-        shown = files.printable(self.root, path)
-        mark = self._arrivals.file_marks([shown]).get(shown)
-        if mark is not None and mark.etag and _print_of(mark) == found:
-            self._finish(path, file, found)
-            return 0
-        if self._judge(path, self._writer_of(file), found) is Verdict.WAIT:
-            return 0
-        new = self._put(path, file, found)
-        if self._outage.taken():
-            log.info("the folder sensor goes on")
-        if mark is not None and not mark.etag:
-            self._arrivals.forget_refusal(shown)
-        if files.fingerprint_at(path) != found:
-            self._look_at(path, self._monotonic())
-        else:
-            self._finish(path, file, found)
-        return int(new)
-
-    def _put(self, path: Path, file: BinaryIO, found: Print) -> bool:
-        key = files.key_of(self.root, path)
-        with self._queue.lock:
-            waiting = self._queue.waiting.setdefault(path, _Waiting())
-        unchanged = partial(self._mark_if_unchanged, path, key, found)
-        if waiting.put is not None and waiting.put[0] == found:
-            new = self._landing.record_put(waiting.put[1], unchanged=unchanged)
-            if new is not None:
-                return new
-
-        def on_put(stat: Stat) -> None:
-            waiting.put = (found, stat)
-
-        return self._landing.put_file(key, file, found.size, unchanged=unchanged, progress=self._alive, on_put=on_put)
-
-    def _judge(self, path: Path, writer: Writer, found: Print) -> Verdict:
-        now = self._monotonic()
-        with self._queue.lock:
-            waiting = self._queue.waiting.setdefault(path, _Waiting())
-            if waiting.seen != found:
-                waiting.still_since = now
-            before, waiting.seen = waiting.seen, found
-            age = self._wall() - found.mtime_ns / 1e9
-            still_for = now - waiting.still_since
-            settle = self._declared.settle.total_seconds()
-            verdict = judge(writer=writer, age=age, now=found, before=before, still_for=still_for, settle=settle)
-            if verdict is Verdict.WAIT:
-                waiting.looks += 1
-                pause = next_look(writer=writer, age=age, looks=waiting.looks, still_for=still_for, settle=settle)
-                # Not later than asked for meanwhile: its writer may just have closed it.
-                waiting.due = min(waiting.due, now + pause)
-        return verdict
-
-    def _mark_if_unchanged(self, path: Path, key: str, found: Print) -> FileMark | None:
-        if files.fingerprint_at(path) != found:
-            return None
-        return FileMark(path=key, inode=found.inode, size=found.size, mtime_ns=found.mtime_ns)
-
-    def _refuse(self, path: Path, reason: Refused) -> None:
-        shown = files.printable(self.root, path)
-        found = files.fingerprint_at(path)
-        if found is not None:
-            mark = FileMark(path=shown, inode=found.inode, size=found.size, mtime_ns=found.mtime_ns)
-            if self._arrivals.refuse(shown, str(reason), mark=mark, via=Via.FOLDER):
-                log.warning("%s is refused: %s", shown, reason)
-        self._done(path)
-
-    def _gone(self, path: Path) -> None:
-        shown = files.printable(self.root, path)
-        # Reading first: most of what is removed was never remembered, and a write waits for the disk.
-        mark = self._arrivals.file_marks([shown]).get(shown)
-        if mark is not None:
-            if not mark.etag:
-                self._arrivals.forget_refusal(shown)
-            self._arrivals.forget_file(shown)
-        self._done(path)
-
-    def _finish(self, path: Path, file: BinaryIO, found: Print) -> None:
-        try:
-            self._dispose(path, file, found)
-        except OSError as error:
-            # The next scan tries again.
-            if path.parent not in self._stuck:
-                log.warning(
-                    "%s is recorded and cannot be removed, nor can what else is in its folder: %s; it is tried again",
-                    files.printable(self.root, path),
-                    error.strerror,
-                )
-                self._stuck.add(path.parent)
-        self._done(path)
-
-    def _dispose(self, path: Path, file: BinaryIO, found: Print) -> None:
-        """What `after` says, only for a file that is still what was recorded and that nobody is about to write to."""
-        if self._declared.after == "keep" or self._writer_of(file) is Writer.SOME:
-            return
-        if files.fingerprint_at(path) != found:
-            return
-        key = files.key_of(self.root, path)
-        if self._declared.after == "delete":
-            path.unlink()
-        else:
-            target = self.root / ARCHIVE / f"{key}.{found.mtime_ns}"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.rename(target)
-        self._stuck.discard(path.parent)
-        self._arrivals.forget_file(key)
-
-    def _look_at(self, path: Path, due: float) -> None:
-        with self._queue.lock:
-            waiting = self._queue.waiting.setdefault(path, _Waiting())
-            waiting.due = min(waiting.due, due)
-
-    def _done(self, path: Path) -> None:
-        with self._queue.lock:
-            waiting = self._queue.waiting.pop(path, None)
-            if waiting is not None and waiting.again:
-                self._queue.waiting[path] = _Waiting(due=self._monotonic())
-
-
-def _print_of(mark: FileMark) -> Print:
-    return Print(inode=mark.inode, size=mark.size, mtime_ns=mark.mtime_ns)
+        return not mark.etag or print_of(mark) != found or self._declared.after != "keep"
 
 
 class _Hints(FileSystemEventHandler):

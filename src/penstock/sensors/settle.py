@@ -16,9 +16,10 @@ _TEMPORARY_ENDINGS = (".tmp", ".part", ".partial", ".crdownload", ".swp", ".file
 FIRST_LOOK = 0.03
 LONGEST_LOOK = 5.0
 
-# Linux stamps mtimes from a clock that ticks every 1 to 10 ms: two writes within a tick look like one. A file younger
-# than this is looked at once more, so that a later write always shows.
-MTIME_TICK = 0.02
+# Linux stamps mtimes from a clock that ticks every 1 to 10 ms: two writes within a tick look like one. A file whose
+# mtime that clock still shows is not taken yet, so that a later write always shows.
+SAME_TICK = 0.0005
+TICK_LOOK = 0.02
 
 
 class Writer(Enum):
@@ -50,12 +51,18 @@ def is_temporary(name: str) -> bool:
     return name.startswith((".", "~")) or name.lower().endswith(_TEMPORARY_ENDINGS)
 
 
+def is_same_tick(age: float) -> bool:
+    """Whether a write to a file of this age might leave its mtime as it is; `age` as for `judge`."""
+    return 0 <= age < SAME_TICK
+
+
 def judge(*, writer: Writer, age: float, now: Print, before: Print | None, still_for: float, settle: float) -> Verdict:
     """Take the file or wait.
 
-    `age` are the seconds since its mtime, `still_for` those since `before` was first seen as it is now.
+    `age` are the seconds since its mtime by the clock that stamps mtimes, `still_for` those since `before` was first
+    seen as it is now.
     """
-    if writer is Writer.SOME or 0 <= age < MTIME_TICK:
+    if writer is Writer.SOME or is_same_tick(age):
         return Verdict.WAIT
     if writer is Writer.NONE:
         return Verdict.TAKE
@@ -69,5 +76,5 @@ def next_look(*, writer: Writer, age: float, looks: int, still_for: float, settl
     """
     if writer is Writer.SOME:
         return min(FIRST_LOOK * 2.0 ** min(looks - 1, 10), LONGEST_LOOK)
-    tick = MTIME_TICK - age if 0 <= age < MTIME_TICK else 0.0
+    tick = TICK_LOOK if is_same_tick(age) else 0.0
     return max(tick, settle - still_for, FIRST_LOOK) if writer is Writer.UNKNOWN else tick

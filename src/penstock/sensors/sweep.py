@@ -179,7 +179,7 @@ class Sweep:
 
     def _adopt_orphans(self, envelopes: Sequence[Stat]) -> int:
         old = [stat for stat in envelopes if self._clock() - stat.modified > _ORPHAN_AGE]
-        known = self._ledger.arrivals.envelopes(self._bucket, (stat.key for stat in old))
+        known = self._ledger.deliveries.envelopes(self._bucket, (stat.key for stat in old))
         found = 0
         for stat in old:
             self._alive()
