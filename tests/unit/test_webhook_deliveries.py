@@ -63,6 +63,52 @@ def test_the_first_goes_at_once_and_the_others_ride_together() -> None:
     asyncio.run(_rides_together())
 
 
+async def _gathers() -> None:
+    intake = MemoryIntake()
+    group = GroupCommit(intake, gather_seconds=30)
+    async with asyncio.timeout(10):
+        tasks = await behind_one(intake, group, [delivery(str(n)) for n in range(3)])
+        intake.gate.set()
+        await asyncio.gather(*tasks)
+        early = asyncio.create_task(group.accept(delivery("3")))
+        await asyncio.sleep(0)
+        late = [asyncio.create_task(group.accept(delivery(str(n)))) for n in (4, 5)]
+        await asyncio.gather(early, *late)
+    assert ids(intake.accept_calls) == [["first"], ["0", "1", "2"], ["3", "4", "5"]]
+
+
+def test_a_group_waits_a_moment_for_those_that_were_just_answered() -> None:
+    """After a group of three the next sets out when three wait again."""
+    asyncio.run(_gathers())
+
+
+async def _alone() -> None:
+    group = GroupCommit(MemoryIntake(), gather_seconds=30)
+    async with asyncio.timeout(10):
+        for n in range(3):
+            await group.accept(delivery(str(n)))
+
+
+def test_a_delivery_that_comes_alone_does_not_wait() -> None:
+    """Where each comes after the answer to the one before, none waits for another."""
+    asyncio.run(_alone())
+
+
+async def _gathers_not_for_ever() -> None:
+    intake = MemoryIntake()
+    group = GroupCommit(intake, gather_seconds=0.02)
+    tasks = await behind_one(intake, group, [delivery("a"), delivery("b")])
+    intake.gate.set()
+    await asyncio.gather(*tasks)
+    async with asyncio.timeout(10):
+        assert await group.accept(delivery("c")) is False
+
+
+def test_a_group_sets_out_although_the_others_do_not_come_again() -> None:
+    """A delivery after a group whose senders are gone is accepted, a moment later."""
+    asyncio.run(_gathers_not_for_ever())
+
+
 async def _datasets_apart() -> None:
     intake = MemoryIntake()
     group = GroupCommit(intake)

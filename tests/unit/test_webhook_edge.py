@@ -292,6 +292,14 @@ def test_a_hint_that_fails_for_good_does_not_hold_the_others(edge: Edge) -> None
     assert "retry-after" in again.headers
 
 
+def test_a_hint_that_fails_for_now_does_not_hold_the_others(edge: Edge) -> None:
+    """One key that the store cannot be asked for now is left to the sweep: the notification is not sent again."""
+    edge.intake.skip_keys["b.csv"] = StoreUnavailable("not now")
+    answer = edge.notify(notification(("landing", "a.csv"), ("landing", "b.csv"), ("landing", "c.csv")))
+    assert (answer.status_code, answer.json()["seen"], answer.json()["failed"]) == (200, 2, 1)
+    assert len(edge.intake.seen_calls) == 1
+
+
 @pytest.mark.parametrize("token", ["", "Bearer", "Bearer wrong", f"Basic {TOKEN}", TOKEN, "Bearer ü"])
 def test_notifications_need_the_token(edge: Edge, token: str) -> None:
     """Without the right bearer token a notification is 401 and gives no hint."""

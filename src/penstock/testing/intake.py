@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
+from penstock.errors import PenstockError
 from penstock.model import Delivery, Via
 
 
@@ -12,13 +13,15 @@ class MemoryIntake:
     """Keeps deliveries in memory by source and id.
 
     `accept_calls` and `seen_calls` hold what came with each call that succeeded or failed. `failure` is raised by
-    every method while set; `refuse` may raise for a batch. While `gate` is cleared, `accept` waits before it works.
+    every method while set; `refuse` may raise for a batch, and `skip_keys` are passed over with their errors. While
+    `gate` is cleared, `accept` waits before it works.
     """
 
     def __init__(self) -> None:
         self.failure: Exception | None = None
         self.refuse: Callable[[Sequence[Delivery]], None] = lambda deliveries: None
         self.refuse_keys: Callable[[Sequence[str]], None] = lambda keys: None
+        self.skip_keys: dict[str, PenstockError] = {}
         self.gate = threading.Event()
         self.gate.set()
         self.accept_calls: list[list[Delivery]] = []
@@ -50,12 +53,15 @@ class MemoryIntake:
                 self._kept.setdefault(key, delivery)
         return known
 
-    def seen(self, bucket: str, keys: Sequence[str], via: Via) -> None:
+    def seen(self, bucket: str, keys: Sequence[str], via: Via, *, skip: Callable[[str, PenstockError], None]) -> None:
         """See `penstock.webhook.ports.Intake.seen`."""
         with self._lock:
             self.seen_calls.append((bucket, list(keys), via))
         self._fail()
         self.refuse_keys(keys)
+        for key in keys:
+            if key in self.skip_keys:
+                skip(key, self.skip_keys[key])
 
     def check(self) -> None:
         """See `penstock.webhook.ports.Intake.check`."""

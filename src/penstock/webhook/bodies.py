@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from fastapi import Request
-from starlette.requests import ClientDisconnect
 
 from penstock.webhook.problems import BODY_READ, Refusal, try_later
 
@@ -45,23 +44,30 @@ async def read_body(request: Request, *, limit: int, seconds: float, reserve: Ca
 
     Raises Refusal: bad-content-length, too-large, too-slow, cut-off, busy.
     """
-    too_large = Refusal("too-large", f"At most {limit} bytes are taken.")
     if (_declared_length(request) or 0) > limit:
-        raise too_large
+        raise _too_large(limit)
     body = bytearray()
+    more = True
     try:
         async with asyncio.timeout(seconds):
-            async for chunk in request.stream():
+            while more:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise Refusal("cut-off", "The connection was closed before the body's end.")
+                chunk = message.get("body", b"")
                 if len(body) + len(chunk) > limit:
-                    raise too_large
+                    raise _too_large(limit)
                 reserve(len(chunk))
                 body += chunk
+                more = message.get("more_body", False)
     except TimeoutError:
         raise Refusal("too-slow", f"The body must come within {seconds:g} seconds.") from None
-    except ClientDisconnect:
-        raise Refusal("cut-off", "The connection was closed before the body's end.") from None
     request.scope[BODY_READ] = True
     return bytes(body)
+
+
+def _too_large(limit: int) -> Refusal:
+    return Refusal("too-large", f"At most {limit} bytes are taken.")
 
 
 def _declared_length(request: Request) -> int | None:

@@ -15,7 +15,7 @@ from anyio import CapacityLimiter
 from fastapi import Request
 from pydantic import BaseModel
 
-from penstock.errors import Transient
+from penstock.errors import PenstockError, Transient
 from penstock.model import RESERVED_PREFIX, Via
 from penstock.webhook.bodies import Memory, read_body
 from penstock.webhook.metrics import Metrics
@@ -45,7 +45,7 @@ class Noted(BaseModel):
     """What became of a notification's records.
 
     `ignored` are of other buckets or penstock's own, `skipped` are no creations, `unusable` cannot be read, and
-    `failed` were refused by the intake.
+    `failed` were not taken by the intake and are left to the sweep.
     """
 
     seen: int
@@ -123,12 +123,21 @@ class Notifications:
             raise Refusal("unverified", "A bearer token is needed.", {"WWW-Authenticate": "Bearer"})
 
     def _note(self, bucket: str, keys: Sequence[str]) -> int:
-        """Hand over hints; how many failed for good. The sweep finds what a lost hint named."""
+        """Hand over hints; how many were not taken. The sweep finds what a lost hint named.
+
+        A key that fails alone is not asked for again: the store would send it, and all behind it, for ever.
+        """
+        skipped: list[str] = []
+
+        def skip(key: str, error: PenstockError) -> None:
+            log.warning("the hint for %r is left to the sweep: %s", key, error)
+            skipped.append(key)
+
         try:
-            self._intake.seen(bucket, keys, Via.NOTIFICATION)
+            self._intake.seen(bucket, keys, Via.NOTIFICATION, skip=skip)
         except Transient as error:
             raise try_later("unavailable", "The hints are not taken; send them again.") from error
         except Exception:
             log.warning("%d hints of bucket %s failed", len(keys), bucket, exc_info=True)
             return 1 if len(keys) == 1 else sum(self._note(bucket, [key]) for key in keys)
-        return 0
+        return len(skipped)

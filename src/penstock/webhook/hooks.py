@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -45,8 +45,11 @@ class Accepted(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Secret:
-    value: str
+class _Secrets:
+    """A source's secrets as they were at `read_at`; `problem` says why nothing can be verified with them."""
+
+    values: Sequence[str]
+    problem: str | None
     read_at: datetime
 
 
@@ -71,7 +74,7 @@ class Hooks:
         self._memory = memory
         self._metrics = metrics
         self._read_seconds = read_seconds
-        self._secrets: dict[str, _Secret] = {}
+        self._secrets: dict[str, _Secrets] = {}
 
     async def take(self, request: Request, name: str) -> Accepted:
         """Answer one request. Raises Refusal of the kinds in REFUSALS."""
@@ -130,24 +133,29 @@ class Hooks:
             body=body,
         )
 
-    def _secrets_of(self, source: Source) -> list[str]:
+    def _secrets_of(self, source: Source) -> Sequence[str]:
         """The values of the source's secrets. One that is not set refuses the source: nothing may pass by mistake."""
-        values = [self._secret(name) for name in source.verify.secrets]
+        now = self._clock()
+        known = self._secrets.get(source.name)
+        if known is None or abs(now - known.read_at) > _SECRETS_FRESH:
+            known = self._secrets[source.name] = self._read_secrets(source, now)
+        if known.problem is not None:
+            raise try_later("secret-unset", known.problem)
+        return known.values
+
+    def _read_secrets(self, source: Source, now: datetime) -> _Secrets:
+        values = [self._resolve_secret(name) for name in source.verify.secrets]
         for name, value in zip(source.verify.secrets, values, strict=True):
             if not usable(source.verify, value):
                 state = "is set, but is no secret of this scheme" if value else "is not set"
-                raise try_later("secret-unset", f"The variable {name} {state}.")
-        return values
-
-    def _secret(self, name: str) -> str:
-        now = self._clock()
-        known = self._secrets.get(name)
-        if known is None or abs(now - known.read_at) > _SECRETS_FRESH:
-            known = _Secret(value=self._resolve_secret(name), read_at=now)
-            self._secrets[name] = known
-        return known.value
+                return _Secrets(values=(), problem=f"The variable {name} {state}.", read_at=now)
+        return _Secrets(values=values, problem=None, read_at=now)
 
 
 def _joined(request: Request) -> dict[str, str]:
     """Headers by lower-case name. One sent twice is joined, so that no signature header can hide behind another."""
-    return {name: ", ".join(request.headers.getlist(name)) for name in request.headers}
+    found: dict[str, str] = {}
+    for raw_name, raw_value in request.headers.raw:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -36,6 +37,9 @@ class Metrics:
             "penstock_notification_requests", "Bucket notifications", ["outcome"], registry=self.registry
         )
         self._hints = Counter("penstock_notification_hints", "Keys they named", ["outcome"], registry=self.registry)
+        # A child is looked up once: the edge counts each request, and a look-up takes a lock.
+        self._answered = cache(self._requests.labels)
+        self._took = cache(self._seconds.labels)
         self._waiting = Gauge("penstock_webhook_waiting", "Deliveries that wait", registry=self.registry)
 
     def watch_waiting(self, waiting: Callable[[], int]) -> None:
@@ -44,8 +48,8 @@ class Metrics:
 
     def hook(self, source: str, outcome: str, seconds: float) -> None:
         """One webhook request was answered. `source` is a declared name or UNKNOWN_SOURCE."""
-        self._requests.labels(source, outcome).inc()
-        self._seconds.labels(source).observe(seconds)
+        self._answered(source, outcome).inc()
+        self._took(source).observe(seconds)
 
     def group(self, size: int) -> None:
         """A group of `size` deliveries went to the intake."""

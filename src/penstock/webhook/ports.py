@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from penstock.errors import PenstockError
 from penstock.model import Delivery, Via
 
 
@@ -18,8 +19,11 @@ class Intake(Protocol):
         """
         ...
 
-    def seen(self, bucket: str, keys: Sequence[str], via: Via) -> object:
-        """Take hints: stat each key and record what is there. Raises Transient when that cannot be done now."""
+    def seen(self, bucket: str, keys: Sequence[str], via: Via, *, skip: Callable[[str, PenstockError], None]) -> object:
+        """Take hints: stat each key and record what is there. Raises Transient when that cannot be done now.
+
+        `skip` is told of each key that alone cannot be asked for now; the others are taken all the same.
+        """
         ...
 
     def check(self) -> None:

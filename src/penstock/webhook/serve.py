@@ -65,11 +65,14 @@ def bind(
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        bound = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        listening = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise SettingsError(
             f"cannot listen on {host}:{port} ({error.strerror or error}); set PENSTOCK_HOST and PENSTOCK_PORT"
         ) from None
+    # asyncio turns Nagle's algorithm off only for a socket that names its protocol; an answer's last bytes would
+    # otherwise wait for the sender's delayed acknowledgement, 40 ms each.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=listening.detach())
     config = uvicorn.Config(
         app,
         host=host,
