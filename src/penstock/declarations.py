@@ -37,6 +37,7 @@ class Dataset:
     `report` are additive SQL aggregates (sum, count, histogram) over the rows of a load, for the run's report.
     `max_attempts` is how many runs may die or fail with an object before it is quarantined.
     `every` and `cron` are the schedules of the safety net beside the events.
+    `retain_days` is how long a loaded object stays in the store (None: for ever); its rows stay in the table.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Dataset:
     ordered: bool = True
     max_attempts: int = 5
     event_per_object: bool = False
+    retain_days: float | None = None
 
     def __post_init__(self) -> None:
         if not NAME.match(self.name):
@@ -69,6 +71,8 @@ class Dataset:
             raise DeclarationError(f"dataset {self.name}: the prefix {RESERVED_PREFIX!r} is penstock's own")
         if not 0 <= self.threshold <= 1:
             raise DeclarationError(f"dataset {self.name}: threshold {self.threshold} is a share, from 0 to 1")
+        if self.retain_days is not None and self.retain_days <= 0:
+            raise DeclarationError(f"dataset {self.name}: retain_days must be more than 0, or None to keep for ever")
         if self.max_attempts < LEAST_ATTEMPTS:
             raise DeclarationError(
                 f"dataset {self.name}: max_attempts must be at least {LEAST_ATTEMPTS}: a failing batch is split until "
@@ -145,6 +149,8 @@ class Source:
     """A declared webhook sender: how it is verified, and which dataset its deliveries feed.
 
     `headers` are the request headers kept with a delivery (lower case), `max_bytes` bounds a request body.
+    `dedup_days` is how long at least a delivery's id is remembered once its dataset no longer retains it: a retry that
+    comes later is loaded again.
     """
 
     name: str
@@ -153,9 +159,12 @@ class Source:
     headers: Sequence[str] = ()
     max_bytes: int = 5_000_000
     event_per_delivery: bool = False
+    dedup_days: float = 30
 
     def __post_init__(self) -> None:
         if not NAME.match(self.name):
             raise DeclarationError(f"source name {self.name!r}: use a-z, 0-9 and _, beginning with a letter")
         if self.max_bytes < 1:
             raise DeclarationError(f"source {self.name}: max_bytes must be at least 1")
+        if self.dedup_days < 1:
+            raise DeclarationError(f"source {self.name}: dedup_days must be at least 1")

@@ -54,6 +54,17 @@ class Stat:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Version:
+    """One version of a key as the store lists it; `marker`: a delete marker, which has no bytes."""
+
+    id: str
+    etag: str
+    modified: datetime
+    latest: bool
+    marker: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class ObjectRef:
     """One generation of a key, or one delivery (`entry` > 0) of an envelope, as the ledger knows it.
 

@@ -11,7 +11,7 @@ import io
 import json
 import re
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from xml.etree.ElementTree import ParseError
 import urllib3
 from minio import Minio
 from minio.commonconfig import ENABLED
+from minio.deleteobjects import DeleteObject
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 from minio.notificationconfig import QueueConfig
 from minio.versioningconfig import VersioningConfig
@@ -38,12 +39,14 @@ from penstock.errors import (
     StoreUnavailable,
     Transient,
 )
-from penstock.model import Stat
+from penstock.model import Stat, Version
 
 CHUNK = 1024 * 1024
 KEY_BYTES = 1024
 # Both local stores keep a part of a key as a file name; rclone lists a longer one for ever after refusing it.
 SEGMENT_BYTES = 255
+# What a store lists, or removes, in one answer.
+_PAGE = 1000
 
 _CONNECT_SECONDS = 3.0
 # MinIO is asked to send an empty line each second; five seconds without any is a dead connection.
@@ -109,7 +112,8 @@ class ObjectStore:
         def client(read_seconds: float, retries: int) -> Minio:
             pool = urllib3.PoolManager(
                 timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=read_seconds),
-                maxsize=16,
+                # As many threads of one process as may ask at once: folder sensor, hints, sweep.
+                maxsize=32,
                 retries=urllib3.Retry(
                     total=retries,
                     backoff_factor=0.1,
@@ -167,6 +171,44 @@ class ObjectStore:
                 return False
             raise self._translate(error, bucket) from None
         return bool(status == ENABLED)
+
+    def versioned(self, bucket: str) -> bool:
+        """Whether the bucket keeps versions now, so that what is removed by its version takes nothing newer along."""
+        try:
+            return bool(self._client.get_bucket_versioning(bucket).status == ENABLED)
+        except (MinioException, HTTPError) as error:
+            if _code(error) in _CANNOT:
+                return False
+            raise self._translate(error, bucket) from None
+
+    def versions(self, bucket: str, key: str) -> list[Version]:
+        """Every version and delete marker of `key`, oldest first; only where the bucket keeps versions."""
+        _check_key(key)
+        found: list[Version] = []
+        foreign = 0
+        with self._ours(bucket, key):
+            for one in self._client.list_objects(bucket, prefix=key, recursive=True, include_version=True):
+                if one.object_name == key:
+                    found.append(_version(one))
+                    foreign = 0
+                elif (foreign := foreign + 1) > _PAGE:
+                    # Keys that begin alike come after it; in a page the markers come after the versions.
+                    break
+        return sorted(found, key=lambda version: (version.latest, version.modified))
+
+    def remove_versions(self, bucket: str, versions: Sequence[tuple[str, str | None]]) -> set[tuple[str, str | None]]:
+        """Remove exactly these (key, version id), in no order; returns those that could not be.
+
+        One that is not there is no failure. None as the version id is for a bucket without versions.
+        """
+        failed: set[tuple[str, str | None]] = set()
+        for start in range(0, len(versions), _PAGE):
+            wanted = [DeleteObject(key, version_id) for key, version_id in versions[start : start + _PAGE]]
+            with self._ours(bucket):
+                for error in self._client.remove_objects(bucket, wanted):
+                    if error.code not in {"NoSuchKey", "NoSuchVersion"}:
+                        failed.add((str(error.name), error.version_id))
+        return failed
 
     def stat(self, bucket: str, key: str) -> Stat:
         """What the store says of `key` now. Raises ObjectMissing."""
@@ -431,6 +473,16 @@ def _stat(bucket: str, key: str, found: Any) -> Stat:
         size=found.size or 0,
         modified=found.last_modified,
         version_id=found.version_id,
+    )
+
+
+def _version(found: Any) -> Version:
+    return Version(
+        id=str(found.version_id),
+        etag=found.etag or "",
+        modified=found.last_modified,
+        latest=found.is_latest == "true",
+        marker=bool(found.is_delete_marker),
     )
 
 

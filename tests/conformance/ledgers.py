@@ -102,7 +102,7 @@ class Bench:
 
     def everything(self) -> list[Any]:
         """The whole content of the ledger, to tell whether anything changed."""
-        tables = ("objects", "history", "leases", "wakeups", "outbox", "files")
+        tables = ("objects", "history", "leases", "wakeups", "outbox", "files", "archive", "tallies")
         with self.ledger.database.read() as connection:
             return [connection.exec_driver_sql(f"SELECT * FROM {table} ORDER BY 1").all() for table in tables]
 

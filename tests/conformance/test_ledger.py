@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from penstock import events
 from penstock.errors import LedgerUnavailable, NotMigrated
 from penstock.ledger import Ledger, database, states, wakeups
 from penstock.ledger.arrivals import FileMark, Seen
+from penstock.ledger.rows import move
 from penstock.ledger.tables import metadata
 from penstock.model import REFUSED_BUCKET, Delivery, Outcome, State, Via
 from tests.conformance.ledgers import BACKENDS, MAKERS, PROJECT, SALES, START, Bench, declared, delivery, stat
@@ -41,9 +43,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
 
 
 def deliver(bench: Bench, *found: Delivery, key: str = "_penstock/deliveries/sales/1") -> set[int]:
-    return bench.ledger.arrivals.record_deliveries(
-        "landing", key, stat(key), dict(enumerate(found, start=1)), Via.WEBHOOK
-    )
+    return bench.ledger.deliveries.record("landing", key, stat(key), dict(enumerate(found, start=1)), Via.WEBHOOK)
 
 
 def set_revision(bench: Bench, revision: str) -> None:
@@ -141,7 +141,7 @@ class TestSchema:
             )
         values = {"claim_token": 2 if target is State.CLAIMED else None, "changed_at": START}
         with bench.ledger.database.write() as connection:
-            moved = bench.ledger.work._move(connection, [bench.rows()[0].id], target, values)
+            moved = move(connection, [bench.rows()[0].id], target, values)
         legal = target in states.MOVES[origin]
         assert moved == legal
         assert bench.rows()[0].state == (target if legal else origin)
@@ -271,12 +271,12 @@ class TestArrivals:
     def test_a_file_mark_comes_with_the_arrival(self, bench: Bench) -> None:
         """What was remembered of a file is there with its arrival, follows it, and can be forgotten."""
         marks = bench.ledger.arrivals.file_marks
-        bench.ledger.arrivals.record([Seen(stat=stat("sales/a.csv"), dataset=SALES)], Via.FOLDER, mark=MARK)
+        bench.ledger.arrivals.record([Seen(stat=stat("sales/a.csv"), dataset=SALES, mark=MARK)], Via.FOLDER)
         assert marks(["sales/a.csv", "sales/b.csv"]) == {"sales/a.csv": MARK}
         touched = FileMark(path=MARK.path, inode=1, size=2, mtime_ns=4, etag="e")
-        bench.ledger.arrivals.record([Seen(stat=stat("sales/a.csv"), dataset=SALES)], Via.FOLDER, mark=touched)
+        bench.ledger.arrivals.record([Seen(stat=stat("sales/a.csv"), dataset=SALES, mark=touched)], Via.FOLDER)
         assert marks([MARK.path]) == {MARK.path: touched}
-        bench.ledger.arrivals.forget_file(MARK.path)
+        bench.ledger.arrivals.forget_files([MARK.path])
         assert marks([MARK.path]) == {}
 
     def test_a_refusal_is_recorded_once_for_each_file(self, bench: Bench) -> None:
@@ -309,13 +309,27 @@ class TestDeliveries:
             ("2", "1", 2),
             ("3", "2", 2),
         ]
-        assert bench.ledger.arrivals.known_deliveries("shop", ["1", "3", "4"]) == {"1", "3"}
+        assert bench.ledger.deliveries.known("shop", ["1", "3", "4"]) == {"1", "3"}
+
+    def test_an_envelope_that_is_recorded_in_part_is_completed(self, bench: Bench) -> None:
+        """What is recorded of an envelope already is known; the rest is new, whoever recorded the first part."""
+        key = "_penstock/deliveries/sales/1"
+        first, both = {1: delivery("1")}, {1: delivery("1"), 2: delivery("2")}
+        assert bench.ledger.deliveries.record("landing", key, stat(key), first, Via.WEBHOOK) == set()
+        assert bench.ledger.deliveries.record("landing", key, stat(key), both, Via.SWEEP) == {1}
+        assert [row.entry for row in bench.rows()] == [1, 2]
+
+    def test_only_a_known_id_is_passed_over(self, bench: Bench) -> None:
+        """A delivery that the table refuses for another reason than its id is an error, never taken as known."""
+        with pytest.raises(IntegrityError):
+            deliver(bench, replace(delivery("1"), dataset=None))  # type: ignore[arg-type]
+        assert bench.rows() == []
 
     def test_ids_are_a_sources_own(self, bench: Bench) -> None:
         """Two sources may use the same delivery id; both deliveries are kept."""
         assert deliver(bench, delivery("1"), delivery("1", source="mill")) == set()
-        assert bench.ledger.arrivals.known_deliveries("mill", ["1"]) == {"1"}
-        assert bench.ledger.arrivals.known_deliveries("else", ["1"]) == set()
+        assert bench.ledger.deliveries.known("mill", ["1"]) == {"1"}
+        assert bench.ledger.deliveries.known("else", ["1"]) == set()
 
     def test_two_threads_with_the_same_delivery_record_it_once(self, bench: Bench) -> None:
         """Of two envelopes with the same deliveries that are recorded at once, each id is one row, one is told so."""
@@ -325,7 +339,7 @@ class TestDeliveries:
         def record(ledger: Ledger, key: str) -> set[int]:
             key = f"_penstock/deliveries/sales/{key}"
             entries = dict(enumerate(found, start=1))
-            return ledger.arrivals.record_deliveries("landing", key, stat(key), entries, Via.WEBHOOK)
+            return ledger.deliveries.record("landing", key, stat(key), entries, Via.WEBHOOK)
 
         with ThreadPoolExecutor(2) as pool:
             raced = list(pool.map(record, [bench.ledger, second], ["1", "2"]))
@@ -351,12 +365,12 @@ class TestDeliveries:
             ("landing/_penstock/deliveries/sales/1@1#1", "1"),
             ("landing/_penstock/deliveries/sales/1@1#2", "2"),
         ]
-        assert bench.ledger.arrivals.envelopes("landing", [found[0].key, "other"]) == {found[0].key}
+        assert bench.ledger.deliveries.envelopes("landing", [found[0].key, "other"]) == {found[0].key}
 
     def test_a_delivery_can_have_an_event_of_its_own(self, bench: Bench) -> None:
         """A source that asks for it gets one event for each delivery, and only one however often it is told."""
         for _ in range(2):
-            bench.ledger.arrivals.announce_delivery(delivery("1"))
+            bench.ledger.deliveries.announce(delivery("1"))
         (event,) = bench.ledger.outbox.unsent(10)
         assert (event.name, event.payload["delivery"]) == (events.DELIVERY_ACCEPTED, "1")
 
@@ -381,7 +395,7 @@ class TestWholeTransactions:
         with monkeypatch.context() as patched:
             patched.setattr(seam, _crash)
             with pytest.raises(_Crash):
-                bench.ledger.arrivals.record([Seen(stat=stat("sales/a"), dataset=SALES)], Via.FOLDER, mark=MARK)
+                bench.ledger.arrivals.record([Seen(stat=stat("sales/a"), dataset=SALES, mark=MARK)], Via.FOLDER)
             with pytest.raises(_Crash):
                 deliver(bench, delivery("1"))
         assert bench.everything() == before
@@ -422,7 +436,7 @@ class TestWholeTransactions:
         with pytest.raises(LedgerUnavailable):
             Ledger(f"sqlite:///{tmp_path}/ledger.db", project=PROJECT).check()
 
-    @pytest.mark.parametrize("seam", ["wakeups.request", "outbox.enqueue", "work._write_history"])
+    @pytest.mark.parametrize("seam", ["wakeups.request", "outbox.enqueue_all", "settling.tell"])
     def test_kill_9_in_a_transaction_leaves_the_ledger_whole(self, bench: Bench, tmp_path: Path, seam: str) -> None:
         """A process killed in the middle of a writing transaction leaves nothing of it, and no lock behind."""
         bench.arrive("sales/first")
@@ -474,7 +488,7 @@ def wait(*args, **kwargs):
 
 
 setattr(import_module("penstock.ledger." + room), name, wait)
-if room == "work":
+if room == "settling":
     from penstock.model import ObjectRef
 
     ref = ObjectRef(id=1, dataset="sales", bucket="landing", key="sales/first", generation=1, etag="a", size=10)
@@ -666,7 +680,7 @@ class TestLateHints:
         assert bench.ledger.arrivals.record([Seen(stat=first, dataset=SALES)], Via.SWEEP) == 0
         if how == "dropped again":
             mark = FileMark(path="sales/a", inode=1, size=10, mtime_ns=2, etag="e1")
-            assert bench.ledger.arrivals.record([Seen(stat=first, dataset=SALES)], Via.FOLDER, mark=mark) == 1
+            assert bench.ledger.arrivals.record([Seen(stat=first, dataset=SALES, mark=mark)], Via.FOLDER) == 1
         else:
             again = stat("sales/a", "e1", version="v2")
             assert bench.ledger.arrivals.record([Seen(stat=again, dataset=SALES)], Via.BUCKET) == 1

@@ -129,7 +129,7 @@ def test_deliveries(bench: Bench) -> None:
     """A delivery's id or name means it alone, its envelope's key every delivery in it."""
     key = "_penstock/deliveries/sales/1.ndjson"
     found = {entry: delivery(f"d{entry}") for entry in (1, 2, 3)}
-    bench.ledger.arrivals.record_deliveries("landing", key, stat(key), found, Via.WEBHOOK)
+    bench.ledger.deliveries.record("landing", key, stat(key), found, Via.WEBHOOK)
     end(bench, key, key, key)
     assert replay(bench, "d2").first == [f"landing/{key}@1#2"]
     end(bench, key)

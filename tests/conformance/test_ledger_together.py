@@ -73,7 +73,7 @@ class Crowd:
         for start in range(0, len(numbers), 3):
             key = f"_penstock/deliveries/sales/{chance.random()}"
             found = {entry: delivery(f"d{number}") for entry, number in enumerate(numbers[start : start + 3], start=1)}
-            self.repeated.append(len(ledger.arrivals.record_deliveries("landing", key, stat(key), found, Via.WEBHOOK)))
+            self.repeated.append(len(ledger.deliveries.record("landing", key, stat(key), found, Via.WEBHOOK)))
 
     def relay(self, ledger: Ledger, chance: random.Random) -> None:
         """Wake runs until all is done."""

@@ -278,7 +278,7 @@ class TestSettle:
         def fail(*args: object, **kwargs: object) -> None:
             raise ZeroDivisionError
 
-        monkeypatch.setattr("penstock.ledger.outbox.enqueue", fail)
+        monkeypatch.setattr("penstock.ledger.outbox.enqueue_all", fail)
         with pytest.raises(ZeroDivisionError):
             bench.settle(lease, *refs)
         assert bench.everything() == before

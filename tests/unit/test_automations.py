@@ -16,7 +16,7 @@ from penstock.automations.define import Automation, on_arrival, resolve, run_dep
 from penstock.automations.diff import Change, compare, normalised
 from penstock.declarations import Dataset
 from penstock.errors import DeclarationError
-from penstock.flows.deployments import wanted_deployment, wanted_schedules
+from penstock.flows.deployments import all_wanted, wanted_deployment, wanted_schedules
 from penstock.settings import Settings
 
 DEPLOYMENT = uuid4()
@@ -184,6 +184,16 @@ def test_wanted_schedules() -> None:
     interval = both[0].schedule
     assert isinstance(interval, IntervalSchedule)
     assert interval.interval == timedelta(minutes=15)
+
+
+def test_retention_is_deployed_where_something_is_retained_for_a_time() -> None:
+    """Only a dataset with `retain_days` brings the deployment that removes what is too old, by its own schedule."""
+    settings = Settings(project="shop")
+    keeps, retains = Dataset(name="sales"), Dataset(name="logs", retain_days=30)
+    assert [wanted.name for wanted in all_wanted([keeps], settings)] == ["ingest/shop.sales", "verify/shop"]
+    assert [wanted.name for wanted in all_wanted([keeps, retains], settings)][-1] == "retain/shop"
+    (schedule,) = all_wanted([retains], settings)[-1].schedules
+    assert isinstance(schedule.schedule, IntervalSchedule)
 
 
 def test_wanted_deployment() -> None:

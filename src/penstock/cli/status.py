@@ -62,6 +62,8 @@ def status(project_dir: Path, as_json: bool) -> None:
     columns = ["dataset", "loaded", "rows", "rejected", "waiting", "quarantined", "other", "oldest waiting"]
     console.print(table(columns, rows))
     for standing in standings:
+        if standing.archived:
+            console.print(f"{standing.dataset}: {standing.archived} more were done with, and are archived")
         if standing.hold_until:
             console.print(f"{standing.dataset} is held by a transient error until {standing.hold_until}")
     for wakeup in outstanding:

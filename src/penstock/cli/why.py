@@ -65,4 +65,4 @@ def _tell(console: Console, story: Story) -> None:
         console.print(f"  {moment(fact.at)}  {fact.what}: {cell(fact.detail)}{run}", soft_wrap=True)
     if story.reason and not story.facts:
         console.print(f"  {moment(story.changed_at)}  {cell(story.reason)}", soft_wrap=True)
-    console.print(f"  next: {next_step(story.state)}", soft_wrap=True)
+    console.print(f"  next: {next_step(story.state, removed=story.archived_at is not None)}", soft_wrap=True)

@@ -1,4 +1,6 @@
-"""One work pool per project, one deployment per dataset (`ingest/<project>.<dataset>`), and `verify/<project>`."""
+"""A project's work pool and deployments: `ingest/<project>.<dataset>` for each dataset, `verify/<project>`, and
+`retain/<project>` where objects are retained for a time only.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +19,7 @@ from prefect.utilities.callables import parameter_schema
 from penstock.declarations import Dataset
 from penstock.events import deployment_name
 from penstock.flows.ingest import ingest
+from penstock.flows.retain import EVERY, retain
 from penstock.flows.verify import verify
 from penstock.settings import Settings
 
@@ -66,6 +69,28 @@ def wanted_verification(settings: Settings) -> Wanted:
     return Wanted(flow=verify, fields=fields, schedules=[DeploymentScheduleCreate(schedule=every)])
 
 
+def wanted_retention(settings: Settings) -> Wanted:
+    """The deployment that removes what the datasets no longer retain."""
+    fields = {
+        "name": settings.project,
+        "entrypoint": "penstock.flows.retain.retain",
+        "parameters": {},
+        "description": "Removes what was loaded long enough ago from the store, and archives it in the ledger.",
+        "tags": [f"penstock:{settings.project}"],
+        **_alike(settings),
+    }
+    every = IntervalSchedule(interval=EVERY)
+    return Wanted(flow=retain, fields=fields, schedules=[DeploymentScheduleCreate(schedule=every)])
+
+
+def all_wanted(datasets: Sequence[Dataset], settings: Settings) -> list[Wanted]:
+    """Every deployment of a project."""
+    wanted = [*(wanted_deployment(dataset, settings) for dataset in datasets), wanted_verification(settings)]
+    if any(dataset.retain_days is not None for dataset in datasets):
+        wanted.append(wanted_retention(settings))
+    return wanted
+
+
 def wanted_schedules(dataset: Dataset) -> list[DeploymentScheduleCreate]:
     """The safety net: an interval, cron expressions, or both."""
     schedules: list[DeploymentScheduleCreate] = []
@@ -83,7 +108,7 @@ async def apply_deployments(
     `job_template` is the worker's, for a pool that does not exist yet.
     """
     done = [(settings.project, await _apply_pool(client, settings.project, job_template))]
-    for wanted in [*(wanted_deployment(dataset, settings) for dataset in datasets), wanted_verification(settings)]:
+    for wanted in all_wanted(datasets, settings):
         try:
             there = await client.read_deployment_by_name(wanted.name)
         except ObjectNotFound:

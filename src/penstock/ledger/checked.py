@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from penstock import events
 from penstock.ledger import outbox, wakeups
 from penstock.ledger.database import Database
-from penstock.ledger.tables import history, objects, sweeps
-from penstock.ledger.work import ref_of
+from penstock.ledger.rows import line, move, ref_of, tell, which
+from penstock.ledger.tables import objects, sweeps
 from penstock.model import ObjectRef, State
 
 # Where `sweeps` keeps the moment of the last comparison.
@@ -52,35 +53,27 @@ class Checked:
 
         One that is no longer loaded was dealt with meanwhile and is left alone. Returns how many went back.
         """
-        count = 0
         with self._database.write() as connection:
             now = self._database.clock()
-            for ref in refs:
-                moved = connection.execute(
-                    update(objects)
-                    .where(objects.c.id == ref.id, objects.c.state == State.LOADED.value)
-                    .values(state=State.PENDING.value, again=1, attempts=0, reason=what, changed_at=now)
-                )
-                if not moved.rowcount:
-                    continue
-                count += 1
-                connection.execute(
-                    insert(history).values(object_id=ref.id, at=now, what=State.PENDING.value, detail=what)
-                )
-                outbox.enqueue(
-                    connection,
-                    event_id=events.event_id(self._project, events.OBJECT_LOST, ref.name, now.isoformat()),
-                    name=events.OBJECT_LOST,
-                    resource=events.object_resource(self._project, ref.bucket, ref.key),
-                    related=[
-                        {**events.dataset_resource(self._project, ref.dataset), "prefect.resource.role": "dataset"}
-                    ],
-                    payload={"key": ref.key, "object": ref.name, "reason": what},
-                    occurred_at=now,
-                )
-            for dataset in sorted({ref.dataset for ref in refs}) if count else ():
+            found = set(which(connection, [ref.id for ref in refs], objects.c.state == State.LOADED.value))
+            gone = [ref for ref in refs if ref.id in found]
+            values = {"again": 1, "attempts": 0, "reason": what, "changed_at": now}
+            move(connection, [ref.id for ref in gone], State.PENDING, values)
+            tell(connection, [line(ref.id, now, State.PENDING.value, what) for ref in gone])
+            outbox.enqueue_all(connection, [self._lost_event(ref, what, now) for ref in gone])
+            for dataset in sorted({ref.dataset for ref in gone}):
                 wakeups.request(connection, dataset, now)
-        return count
+        return len(gone)
+
+    def _lost_event(self, ref: ObjectRef, what: str, now: datetime) -> dict[str, Any]:
+        return {
+            "event_id": events.event_id(self._project, events.OBJECT_LOST, ref.name, now.isoformat()),
+            "name": events.OBJECT_LOST,
+            "resource": events.object_resource(self._project, ref.bucket, ref.key),
+            "related": [{**events.dataset_resource(self._project, ref.dataset), "prefect.resource.role": "dataset"}],
+            "payload": {"key": ref.key, "object": ref.name, "reason": what},
+            "occurred_at": now,
+        }
 
     def compared(self, dataset: str) -> None:
         """Remember that the dataset was compared now."""

@@ -35,10 +35,11 @@ if TYPE_CHECKING:
 Clock = Callable[[], datetime]
 
 # The newest of `migrations/versions/`, whose numbers sort; a test holds the two together.
-HEAD = "0002"
+HEAD = "0003"
 
 _BUSY_SECONDS = 30
 _READ = "penstock_read"
+_TO_SEND = "penstock_to_send"
 
 
 def utc_now() -> datetime:
@@ -46,11 +47,17 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def to_send(connection: Connection) -> None:
+    """Note that this transaction leaves the relay something to send."""
+    connection.info[_TO_SEND] = True
+
+
 class Database:
     """One ledger database. Safe to share between threads."""
 
-    def __init__(self, url: str, *, clock: Clock | None = None) -> None:
+    def __init__(self, url: str, *, clock: Clock | None = None, ring: Callable[[], None] = lambda: None) -> None:
         self.url = make_url(url)
+        self._ring = ring
         if self.url.drivername in ("postgresql", "postgres"):
             self.url = self.url.set(drivername="postgresql+psycopg")
         self._clock = clock
@@ -99,9 +106,16 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A transaction that writes. Raises LedgerUnavailable when the database does not take it."""
+        """A transaction that writes. Raises LedgerUnavailable when the database does not take it.
+
+        When it has left something to send (`to_send`), the relay's bell rings after the commit.
+        """
         with _translated(), self.engine.begin() as connection:
+            connection.info.pop(_TO_SEND, None)
             yield connection
+            rings = _TO_SEND in connection.info
+        if rings:
+            self._ring()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, false, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, false, func, or_, select
 
+from penstock.ledger.archive import REMOVED, outcome_of
 from penstock.ledger.database import Database
 from penstock.ledger.leases import live, on_hold
-from penstock.ledger.tables import history, leases, objects
+from penstock.ledger.tables import archive, history, leases, objects, tallies
 from penstock.model import Fact, State, Via, object_name
 
 # At least one of the two numbers, of no more digits than an integer column takes.
@@ -20,12 +22,16 @@ _GENERATION = re.compile(r"(?s)(?P<name>.+?)(?=[@#])(?:@(?P<generation>\d{1,9}))
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """How one dataset stands. `oldest_pending` is when the oldest open object arrived, `holder` who works on it."""
+    """How one dataset stands. `oldest_pending` is when the oldest open object arrived, `holder` who works on it.
+
+    `archived` are loaded objects that retention removed; `rows` and `rejected` count theirs too.
+    """
 
     dataset: str
     counts: dict[str, int]
     rows: int
     rejected: int
+    archived: int
     oldest_pending: datetime | None
     holder: str | None
     lease_expires_at: datetime | None
@@ -34,7 +40,7 @@ class Standing:
 
 @dataclass(frozen=True, kw_only=True)
 class Story:
-    """Everything the ledger knows of one object or delivery."""
+    """Everything the ledger knows of one object or delivery; `archived_at` is when retention removed it."""
 
     id: int
     name: str
@@ -54,6 +60,7 @@ class Story:
     attempts: int
     hiccups: int
     facts: tuple[Fact, ...]
+    archived_at: datetime | None = None
 
 
 class Facts:
@@ -78,19 +85,22 @@ class Facts:
             now = self._database.clock()
             query = select(leases, live(now).label("live"), func.coalesce(on_hold(now), False).label("on_hold"))
             held = {row.dataset: row for row in connection.execute(query)}
-        by_dataset: dict[str, list[Any]] = {}
+            gone = {row.dataset: row for row in connection.execute(select(tallies))}
+        by_dataset: dict[str, list[Any]] = {dataset: [] for dataset in gone}
         for row in counted:
             by_dataset.setdefault(row.dataset or "", []).append(row)
         lines = []
         for dataset, rows in sorted(by_dataset.items()):
-            lease = held.get(dataset)
+            lease, tally = held.get(dataset), gone.get(dataset)
             waiting = [row.oldest for row in rows if row.state in (State.PENDING, State.CLAIMED)]
             lines.append(
                 Standing(
                     dataset=dataset,
                     counts={row.state: row.n for row in rows},
-                    rows=sum(row.rows for row in rows if row.state == State.LOADED),
-                    rejected=sum(row.rejected for row in rows if row.state == State.LOADED),
+                    rows=sum(row.rows for row in rows if row.state == State.LOADED) + (tally.rows if tally else 0),
+                    rejected=sum(row.rejected for row in rows if row.state == State.LOADED)
+                    + (tally.rejected if tally else 0),
+                    archived=tally.objects if tally else 0,
                     oldest_pending=min(waiting) if waiting else None,
                     holder=lease.holder if lease is not None and lease.live else None,
                     lease_expires_at=lease.expires_at if lease is not None and lease.live else None,
@@ -101,11 +111,9 @@ class Facts:
 
     def stories(self, key: str, *, limit: int = 20, state: State | None = None) -> list[Story]:
         """What happened to a key, an object name, or a delivery id; the newest generation first. `state`: only so."""
-        query = select(objects).where(or_(named(key), named_generation(key))).order_by(objects.c.id.desc()).limit(limit)
-        if state is not None:
-            query = query.where(objects.c.state == state.value)
         with self._database.read() as connection:
-            rows = connection.execute(query).all()
+            rows = _named_rows(connection, objects, key, limit, state)
+            gone = _named_rows(connection, archive, key, limit, state)
             facts: dict[int, list[Fact]] = {}
             for row in connection.execute(
                 select(history).where(history.c.object_id.in_([row.id for row in rows])).order_by(history.c.id)
@@ -113,7 +121,8 @@ class Facts:
                 facts.setdefault(row.object_id, []).append(
                     Fact(at=row.at, what=row.what, detail=row.detail, run=row.run)
                 )
-        return [_story(row, facts.get(row.id, [])) for row in rows]
+        found = [_story(row, facts.get(row.id, [])) for row in rows] + [_archived_story(row) for row in gone]
+        return sorted(found, key=lambda story: story.id, reverse=True)[:limit]
 
     def recent(self, *, after: datetime, limit: int = 100) -> list[Story]:
         """What changed after a moment, oldest first, without history: what `penstock up` shows as it happens."""
@@ -150,40 +159,64 @@ class Facts:
             return [_story(row, []) for row in connection.execute(query)]
 
 
-def named(text: str) -> ColumnElement[bool]:
+def named(text: str, table: Table = objects) -> ColumnElement[bool]:
     """Which rows a key, `bucket/key` or a delivery means; an envelope's key means all that ride in it."""
     bucket, slash, key = text.partition("/")
-    meant = [objects.c.key == text, named_delivery(text)]
+    meant = [table.c.key == text, named_delivery(text, table)]
     if slash:
-        meant.append(and_(objects.c.bucket == bucket, objects.c.key == key))
+        meant.append(and_(table.c.bucket == bucket, table.c.key == key))
     return or_(*meant)
 
 
-def named_delivery(text: str) -> ColumnElement[bool]:
+def named_delivery(text: str, table: Table = objects) -> ColumnElement[bool]:
     """Which rows a delivery's id means, one for each source that has it, or `source:id`."""
     source, colon, delivery = text.partition(":")
-    meant: list[ColumnElement[bool]] = [objects.c.delivery == text]
+    meant: list[ColumnElement[bool]] = [table.c.delivery == text]
     if colon:
-        meant.append(and_(objects.c.source == source, objects.c.delivery == delivery))
+        meant.append(and_(table.c.source == source, table.c.delivery == delivery))
     return or_(*meant)
 
 
-def named_generation(text: str) -> ColumnElement[bool]:
+def named_generation(text: str, table: Table = objects) -> ColumnElement[bool]:
     """Which rows a name with its generation means: `bucket/key@2`, `key@2`, `bucket/key@1#3`; `key#3` a delivery."""
     found = _GENERATION.match(text)
     if found is None:
         return false()
     name, number, entry = found["name"], found["generation"], found["entry"]
     bucket, _, key = name.partition("/")
-    conditions = [or_(objects.c.key == name, and_(objects.c.bucket == bucket, objects.c.key == key))]
+    conditions = [or_(table.c.key == name, and_(table.c.bucket == bucket, table.c.key == key))]
     if number is not None:
-        conditions.append(objects.c.generation == int(number))
+        conditions.append(table.c.generation == int(number))
     if entry is not None:
-        conditions.append(objects.c.entry == int(entry))
+        conditions.append(table.c.entry == int(entry))
     return and_(*conditions)
 
 
-def _story(row: Any, facts: list[Fact]) -> Story:
+def named_ids(text: str, table: Table = objects) -> Select[Any]:
+    """The ids of what a key, a delivery or a name with its generation means.
+
+    To be asked for by id: with the order and the limit in the same query, a planner reads the table in that order
+    instead of by what was named.
+    """
+    return select(table.c.id).where(or_(named(text, table), named_generation(text, table)))
+
+
+def _named_rows(connection: Connection, table: Table, key: str, limit: int, state: State | None) -> Sequence[Any]:
+    query = select(table).where(table.c.id.in_(named_ids(key, table)))
+    if state is not None:
+        query = query.where(table.c.state == state.value)
+    return connection.execute(query.order_by(table.c.id.desc()).limit(limit)).all()
+
+
+def _archived_story(row: Any) -> Story:
+    facts = [
+        Fact(at=row.changed_at, what=row.state, detail=outcome_of(row), run=row.run),
+        Fact(at=row.archived_at, what="removed", detail=REMOVED),
+    ]
+    return _story(row, facts, archived_at=row.archived_at)
+
+
+def _story(row: Any, facts: list[Fact], *, archived_at: datetime | None = None) -> Story:
     return Story(
         id=row.id,
         name=object_name(row.bucket, row.key, row.generation, row.entry),
@@ -200,7 +233,8 @@ def _story(row: Any, facts: list[Fact]) -> Story:
         rows=row.rows,
         rejected=row.rejected,
         run=row.run,
-        attempts=row.attempts,
-        hiccups=row.hiccups,
+        attempts=row.attempts if archived_at is None else 0,
+        hiccups=row.hiccups if archived_at is None else 0,
         facts=tuple(facts),
+        archived_at=archived_at,
     )

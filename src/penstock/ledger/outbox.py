@@ -7,11 +7,12 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 
-from penstock.ledger.database import Database
-from penstock.ledger.tables import outbox
+from penstock.ledger.database import Database, to_send
+from penstock.ledger.tables import insert_new, outbox
 from penstock.model import OutboxEvent
+
+_INSERT = insert_new(outbox, "event_id", "name", "resource", "related", "payload", "occurred_at")
 
 
 def enqueue(
@@ -25,19 +26,23 @@ def enqueue(
     occurred_at: datetime,
 ) -> None:
     """Add an event to the caller's transaction; the same event id twice is one row."""
-    dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-    connection.execute(
-        dialect.insert(outbox)
-        .values(
-            event_id=event_id,
-            name=name,
-            resource=resource,
-            related=related,
-            payload=payload,
-            occurred_at=occurred_at,
-        )
-        .on_conflict_do_nothing()
-    )
+    event = {
+        "event_id": event_id,
+        "name": name,
+        "resource": resource,
+        "related": related,
+        "payload": payload,
+        "occurred_at": occurred_at,
+    }
+    enqueue_all(connection, [event])
+
+
+def enqueue_all(connection: Connection, events: Sequence[dict[str, Any]]) -> None:
+    """As `enqueue`, of many at once: each event is that one's arguments."""
+    if not events:
+        return
+    connection.execute(_INSERT, events)
+    to_send(connection)
 
 
 class Outbox:

@@ -6,19 +6,20 @@ and asking again does the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, insert, or_, select
 
 from penstock.declarations import Dataset
-from penstock.ledger import states, wakeups
+from penstock.ledger import wakeups
 from penstock.ledger.database import Database
 from penstock.ledger.decide import Candidate, decide_replay, no_dataset
-from penstock.ledger.facts import named, named_delivery, named_generation
-from penstock.ledger.tables import history, objects
+from penstock.ledger.facts import named, named_delivery, named_generation, named_ids
+from penstock.ledger.rows import move
+from penstock.ledger.tables import archive, history, objects
 from penstock.model import REFUSED_BUCKET, State, object_name
 
 _STEP = 2000
@@ -26,6 +27,7 @@ _CHUNK = 500  # keys or ids in one IN (…), well under SQLite's limit of parame
 _FIRST = 5
 # Reasons may name folders, of which there is no end.
 _MOST_REASONS = 20
+_ARCHIVED = "retention removed it from the store, and its rows stay as they are: put it again"
 _OTHER_REASONS = "other reasons: see penstock why KEY"
 
 
@@ -144,7 +146,7 @@ class Replay:
                     "rejected": None,
                     "changed_at": now,
                 }
-                _move(connection, ids, State.PENDING, values)
+                move(connection, ids, State.PENDING, values)
             if told:
                 connection.execute(insert(history), told)
             for dataset in sorted({dataset for dataset, _ in groups}):
@@ -163,7 +165,7 @@ class Replay:
             if dry:
                 return
             _keep_reasons(connection, rows)
-            _move(connection, [row.id for row in rows], State.IGNORED, {"reason": detail, "changed_at": now})
+            move(connection, [row.id for row in rows], State.IGNORED, {"reason": detail, "changed_at": now})
             told = [{"object_id": r.id, "at": now, "what": State.IGNORED.value, "detail": detail} for r in rows]
             if told:
                 connection.execute(insert(history), told)
@@ -208,13 +210,19 @@ class Replay:
             return [(_name(row), str(row.source)) for row in connection.execute(query)]
 
     def _not_found(self, key: str, done: Done) -> None:
-        query = select(objects).where(or_(named(key), named_generation(key))).order_by(objects.c.id.desc()).limit(1)
         with self._database.read() as connection:
-            row = connection.execute(query).first()
-        if row is None:
-            done.unknown.append(key)
-        else:
+            row, gone = (
+                connection.execute(
+                    select(table).where(table.c.id.in_(named_ids(key, table))).order_by(table.c.id.desc()).limit(1)
+                ).first()
+                for table in (objects, archive)
+            )
+        if row is not None:
             done.other[key] = (_name(row), State(row.state))
+        elif gone is not None:
+            done.refuse(_name(gone), _ARCHIVED)
+        else:
+            done.unknown.append(key)
 
     def _decide(
         self, connection: Connection, rows: Sequence[Any], datasets: Sequence[Dataset], force: bool, done: Done
@@ -249,7 +257,10 @@ class Replay:
 
 
 def _query(selection: Selection, key: str | None, after: int) -> Select[Any]:
-    conditions = [objects.c.id > after, *_narrowed(selection)]
+    conditions = _narrowed(selection)
+    if after or key is None:
+        # Not where a key is asked for: a planner might read all ids instead of the key's.
+        conditions.append(objects.c.id > after)
     if key is not None:
         other = objects.alias()
         newest = ~exists().where(
@@ -261,6 +272,7 @@ def _query(selection: Selection, key: str | None, after: int) -> Select[Any]:
         waits = objects.c.state == State.QUARANTINED.value
         # A refusal that is over says nothing about an object of the same key.
         live = or_(objects.c.bucket != REFUSED_BUCKET, waits)
+        conditions.append(objects.c.id.in_(named_ids(key)))
         conditions.append(or_(named_generation(key), and_(named(key), or_(waits, newest), live)))
     return select(objects).where(*conditions).order_by(objects.c.id).limit(_STEP)
 
@@ -318,15 +330,6 @@ def _keep_reasons(connection: Connection, rows: Sequence[Any]) -> None:
     ]
     if lines:
         connection.execute(insert(history), lines)
-
-
-def _move(connection: Connection, ids: Sequence[int], target: State, values: Mapping[str, Any]) -> None:
-    for start in range(0, len(ids), _CHUNK):
-        connection.execute(
-            update(objects)
-            .where(objects.c.id.in_(ids[start : start + _CHUNK]), objects.c.state.in_(states.sources(target)))
-            .values(state=target.value, **values)
-        )
 
 
 def _no_taker(dataset: str | None, key: str) -> str:

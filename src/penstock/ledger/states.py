@@ -44,8 +44,10 @@ def sources(target: State) -> list[str]:
     return sorted(state.value for state, targets in MOVES.items() if target in targets)
 
 
-def next_step(state: State) -> str:
-    """What happens next to something in `state`, for `penstock why`."""
+def next_step(state: State, *, removed: bool = False) -> str:
+    """What happens next to something in `state`, for `penstock why`; `removed` by retention."""
+    if removed:
+        return "nothing; its rows are in the warehouse, and it went from the store. To load it again: put it again"
     return {
         State.PENDING: "a run loads it as soon as it is woken; look again in a few seconds",
         State.CLAIMED: "the run that holds it loads it; if that run died, the next one takes it over",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+from penstock.ledger.archive import Archive
 from penstock.ledger.arrivals import Arrivals
 from penstock.ledger.checked import Checked
 from penstock.ledger.database import Clock, Database
+from penstock.ledger.deliveries import Deliveries
 from penstock.ledger.facts import Facts
 from penstock.ledger.outbox import Outbox
 from penstock.ledger.replay import Replay
@@ -19,13 +22,17 @@ from penstock.ledger.work import Work
 class Ledger:
     """The durable record of every object and its state. Safe to share between threads.
 
-    `arrivals` is for sensors and webhook, `work` and `schemas` for runs, `wakeups` and `outbox` for the relay, `facts`
-    and `replay` for people, `positions` for the sweep.
+    `arrivals` is for sensors, `deliveries` for the webhook, `work` and `schemas` for runs, `wakeups` and `outbox` for
+    the relay, `facts` and `replay` for people, `positions` for the sweep,
+    `archive` for retention.
     """
 
-    def __init__(self, url: str, *, project: str, clock: Clock | None = None) -> None:
-        self.database = Database(url, clock=clock)
+    def __init__(
+        self, url: str, *, project: str, clock: Clock | None = None, ring: Callable[[], None] = lambda: None
+    ) -> None:
+        self.database = Database(url, clock=clock, ring=ring)
         self.arrivals = Arrivals(self.database, project)
+        self.deliveries = Deliveries(self.database, project)
         self.work = Work(self.database, project)
         self.checked = Checked(self.database, project)
         self.wakeups = WakeUps(self.database)
@@ -34,6 +41,7 @@ class Ledger:
         self.facts = Facts(self.database)
         self.replay = Replay(self.database)
         self.positions = Positions(self.database)
+        self.archive = Archive(self.database)
 
     def check(self) -> None:
         """Raise LedgerUnavailable or NotMigrated unless the ledger can be worked with."""

@@ -16,7 +16,9 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    TextClause,
     TypeDecorator,
+    bindparam,
     text,
 )
 
@@ -38,6 +40,16 @@ class Moment(TypeDecorator[datetime]):
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         """The moment those microseconds mean."""
         return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+def insert_new(table: Table, *columns: str) -> TextClause:
+    """INSERT of these columns that skips rows whose unique keys are taken; other constraints still raise.
+
+    As text, because SQLAlchemy compiles its own ON CONFLICT anew each time, which takes longer than the INSERT.
+    """
+    names, values = ", ".join(columns), ", ".join(f":{column}" for column in columns)
+    statement = text(f"INSERT INTO {table.name} ({names}) VALUES ({values}) ON CONFLICT DO NOTHING")
+    return statement.bindparams(*(bindparam(column, type_=table.c[column].type) for column in columns))
 
 
 metadata = MetaData()
@@ -82,16 +94,19 @@ objects = Table(
     CheckConstraint("state <> 'loaded' OR rows IS NOT NULL", name="loaded_has_rows"),
     CheckConstraint("state <> 'quarantined' OR reason IS NOT NULL", name="quarantined_has_reason"),
     CheckConstraint("(entry = 0) = (delivery IS NULL)", name="entry_has_delivery"),
-    Index("one_generation", "bucket", "key", "generation", "entry", unique=True),
-    Index("one_delivery", "source", "delivery", unique=True),
+    # The key and the delivery's id first: people ask by them alone.
+    Index("one_generation", "key", "bucket", "generation", "entry", unique=True),
     Index(
-        "open_work",
-        "dataset",
-        "id",
-        sqlite_where=text("state IN ('pending', 'claimed')"),
-        postgresql_where=text("state IN ('pending', 'claimed')"),
+        "one_delivery",
+        "delivery",
+        "source",
+        unique=True,
+        sqlite_where=text("delivery IS NOT NULL"),
+        postgresql_where=text("delivery IS NOT NULL"),
     ),
-    Index("by_state", "state", "dataset"),
+    # With the id, so that what is pending, and what is loaded, is read in arrival order and a page at a time.
+    Index("by_state", "state", "dataset", "id"),
+    Index("by_change", "changed_at"),
     sqlite_autoincrement=True,
 )
 
@@ -104,6 +119,55 @@ history = Table(
     Column("what", Text, nullable=False),
     Column("detail", Text, nullable=False),
     Column("run", Text),
+)
+
+archive = Table(
+    "archive",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False, comment="the one it had in objects"),
+    Column("dataset", Text, nullable=False),
+    Column("bucket", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("generation", Integer, nullable=False),
+    Column("entry", Integer, nullable=False),
+    Column("etag", Text, nullable=False),
+    Column("version_id", Text),
+    Column("size", BigInteger, nullable=False),
+    Column("via", Text, nullable=False),
+    Column("source", Text),
+    Column("delivery", Text),
+    Column("state", Text, nullable=False),
+    Column("reason", Text),
+    Column("run", Text),
+    Column("rows", BigInteger),
+    Column("rejected", BigInteger),
+    Column("arrived_at", Moment, nullable=False),
+    Column("changed_at", Moment, nullable=False),
+    Column("archived_at", Moment, nullable=False),
+    Index("archived_key", "key", "bucket"),
+    Index(
+        "archived_delivery",
+        "delivery",
+        "source",
+        sqlite_where=text("delivery IS NOT NULL"),
+        postgresql_where=text("delivery IS NOT NULL"),
+    ),
+    Index(
+        "archived_source",
+        "source",
+        "arrived_at",
+        sqlite_where=text("source IS NOT NULL"),
+        postgresql_where=text("source IS NOT NULL"),
+    ),
+)
+
+tallies = Table(
+    "tallies",
+    metadata,
+    Column("dataset", Text, primary_key=True),
+    Column("objects", BigInteger, nullable=False, comment="loaded ones that were archived, forgotten ones too"),
+    Column("rows", BigInteger, nullable=False),
+    Column("rejected", BigInteger, nullable=False),
 )
 
 leases = Table(

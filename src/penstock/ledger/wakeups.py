@@ -12,15 +12,16 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, exists, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
-from penstock.ledger.database import Database
+from penstock.ledger.database import Database, to_send
 from penstock.ledger.leases import busy
-from penstock.ledger.tables import leases, objects, wakeups
+from penstock.ledger.tables import insert_new, leases, objects, wakeups
 from penstock.model import State
 
 # 5 s become 80 s at the most.
 _DOUBLINGS = 4
+
+_INSERT = insert_new(wakeups, "dataset", "attempt", "asked_at", "due_at")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +44,8 @@ def request(connection: Connection, dataset: str, now: datetime) -> None:
         )
     ).first()
     if live is None:
-        dialect = sqlite if connection.dialect.name == "sqlite" else postgresql
-        connection.execute(
-            dialect.insert(wakeups)
-            .values(dataset=dataset, attempt=0, asked_at=now, due_at=now)
-            .on_conflict_do_nothing()
-        )
+        connection.execute(_INSERT, {"dataset": dataset, "attempt": 0, "asked_at": now, "due_at": now})
+        to_send(connection)
 
 
 class WakeUps:

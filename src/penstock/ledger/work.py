@@ -10,19 +10,30 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, case, delete, exists, func, insert, literal, not_, or_, select, update
+from sqlalchemy import (
+    Connection,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    literal,
+    not_,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 
-from penstock import events
 from penstock.errors import LeaseLost
-from penstock.ledger import outbox, states
+from penstock.ledger import settling
 from penstock.ledger.database import Database
-from penstock.ledger.decide import OVERWRITE_IGNORED, backoff, together
+from penstock.ledger.decide import backoff, together
 from penstock.ledger.leases import LONGEST_LEASE, live, on_hold
-from penstock.ledger.tables import Moment, history, leases, objects, wakeups
+from penstock.ledger.rows import by_bucket, line, move, ref_of, tell
+from penstock.ledger.tables import Moment, leases, objects, wakeups
 from penstock.model import Lease, ObjectRef, Outcome, State
 
-_CHUNK = 500  # ids in one IN (…), well under the databases' limits of parameters
 _OUTRUN = "the warehouse had a greater token than the ledger"
 _DIED = "the run that held it ended without a word"
 
@@ -112,7 +123,7 @@ class Work:
                     break
                 chosen.append(ref)
                 size += ref.size
-            self._move(
+            move(
                 connection,
                 [ref.id for ref in chosen],
                 State.CLAIMED,
@@ -130,43 +141,7 @@ class Work:
         with self._database.write() as connection:
             now = self._database.clock()
             self._own(connection, lease)
-            loaded: list[Outcome] = []
-            for outcome in outcomes:
-                assert outcome.state in states.OUTCOMES, outcome
-                moved = self._move(
-                    connection,
-                    [outcome.ref.id],
-                    outcome.state,
-                    {
-                        "claim_token": None,
-                        **({"again": 0} if outcome.state in (State.LOADED, State.EMPTY) else {}),
-                        "rows": outcome.rows,
-                        "rejected": outcome.rejected,
-                        "reason": outcome.reason,
-                        "changed_at": now,
-                    },
-                    token=lease.token,
-                )
-                if not moved:
-                    continue  # settled before
-                detail = outcome.reason or f"{outcome.rows} rows, {outcome.rejected} rejected"
-                _write_history(connection, outcome.ref.id, now, outcome.state.value, detail, run)
-                if outcome.state is State.LOADED:
-                    loaded.append(outcome)
-                elif outcome.state is State.QUARANTINED:
-                    self._announce_quarantine(connection, outcome, run, now)
-                elif outcome.state in (State.MISSING, State.SUPERSEDED):
-                    self._heed_ignored(connection, outcome.ref, run, now)
-            for ref in replaced:
-                if self._move(
-                    connection,
-                    [ref.id],
-                    State.SUPERSEDED,
-                    {"reason": "its rows were replaced by a newer generation", "changed_at": now},
-                ):
-                    _write_history(connection, ref.id, now, State.SUPERSEDED.value, "rows replaced", run)
-            if loaded:
-                self._announce_load(connection, lease, loaded, run, now)
+            settling.settle(connection, self._project, lease, outcomes, replaced, run=run, now=now)
 
     def give_back(self, lease: Lease, refs: Sequence[ObjectRef], *, run: str, failed: ObjectRef, reason: str) -> None:
         """Return claimed objects to pending; the dataset waits until `failed`, which met a transient error, is due."""
@@ -174,7 +149,7 @@ class Work:
             now = self._database.clock()
             self._own(connection, lease)
             values: dict[str, Any] = {"claim_token": None, "changed_at": now}
-            self._move(connection, [ref.id for ref in refs], State.PENDING, values, token=lease.token)
+            move(connection, [ref.id for ref in refs], State.PENDING, values, token=lease.token)
             hiccups = connection.execute(
                 update(objects)
                 .where(objects.c.id == failed.id)
@@ -183,7 +158,7 @@ class Work:
             ).scalar_one()
             wait = backoff(hiccups)
             detail = f"{reason}; again in {wait.seconds} s"
-            _write_history(connection, failed.id, now, "postponed", detail, run)
+            tell(connection, [line(failed.id, now, "postponed", detail, run)])
             connection.execute(update(leases).where(leases.c.dataset == lease.dataset).values(hold_until=now + wait))
 
     def finish(self, lease: Lease) -> bool:
@@ -249,19 +224,22 @@ class Work:
 
     def older(self, refs: Sequence[ObjectRef]) -> Mapping[int, list[ObjectRef]]:
         """For each object id, the older generations of its key that have rows in the warehouse, or remains of them."""
-        found: dict[int, list[ObjectRef]] = {}
+        found: dict[int, list[ObjectRef]] = {ref.id: [] for ref in refs if not ref.entry and ref.generation > 1}
+        newer: dict[tuple[str, str], list[ObjectRef]] = {}
+        for ref in refs:
+            if ref.id in found:
+                newer.setdefault((ref.bucket, ref.key), []).append(ref)
+        has_rows = or_(objects.c.state == State.LOADED.value, objects.c.again == 1)
         with self._database.read() as connection:
-            for ref in refs:
-                if ref.entry or ref.generation == 1:
-                    continue
+            for bucket, keys in by_bucket(newer):
                 query = select(objects).where(
-                    objects.c.bucket == ref.bucket,
-                    objects.c.key == ref.key,
-                    objects.c.generation < ref.generation,
-                    objects.c.entry == 0,
-                    or_(objects.c.state == State.LOADED.value, objects.c.again == 1),
+                    objects.c.bucket == bucket, objects.c.key.in_(keys), objects.c.entry == 0, has_rows
                 )
-                found[ref.id] = [ref_of(row) for row in connection.execute(query)]
+                for row in connection.execute(query.order_by(objects.c.id)):
+                    old = ref_of(row)
+                    for ref in newer[(bucket, old.key)]:
+                        if old.generation < ref.generation:
+                            found[ref.id].append(old)
         return found
 
     def _own(self, connection: Connection, lease: Lease) -> None:
@@ -286,114 +264,31 @@ class Work:
         query = select(objects).where(
             objects.c.dataset == dataset, objects.c.state == State.CLAIMED.value, objects.c.claim_token < token
         )
-        most = 0
+        most, changes, lines = 0, [], []
         for row in connection.execute(query).all():
             attempts = row.attempts + blame
             hiccups = row.hiccups + (not blame)
             most = max(most, 0 if blame else hiccups)
             why = f"{reason} (attempt {attempts})" if blame else reason
-            self._move(
-                connection,
-                [row.id],
-                State.PENDING,
-                {"claim_token": None, "attempts": attempts, "hiccups": hiccups, "reason": why, "changed_at": now},
+            changes.append({"row_id": row.id, "attempts": attempts, "hiccups": hiccups, "reason": why})
+            lines.append(line(row.id, now, State.PENDING.value, why, run or row.run))
+        if changes:
+            connection.execute(
+                update(objects)
+                .where(objects.c.id == bindparam("row_id"), objects.c.state == State.CLAIMED.value)
+                .values(
+                    state=State.PENDING.value,
+                    claim_token=None,
+                    attempts=bindparam("attempts"),
+                    hiccups=bindparam("hiccups"),
+                    reason=bindparam("reason"),
+                    changed_at=now,
+                ),
+                changes,
             )
-            _write_history(connection, row.id, now, State.PENDING.value, why, run or row.run)
+        tell(connection, lines)
         return most
-
-    def _heed_ignored(self, connection: Connection, lost: ObjectRef, run: str, now: datetime) -> None:
-        """A claimed generation could not be read: an overwrite that was ignored meanwhile is all that is left of it."""
-        newest = connection.execute(
-            select(objects.c.id, objects.c.state, objects.c.reason)
-            .where(
-                objects.c.bucket == lost.bucket,
-                objects.c.key == lost.key,
-                objects.c.generation > lost.generation,
-                objects.c.entry == 0,
-            )
-            .order_by(objects.c.generation.desc())
-            .limit(1)
-        ).first()
-        if newest is not None and newest.state == State.IGNORED.value and newest.reason == OVERWRITE_IGNORED:
-            self._move(connection, [newest.id], State.PENDING, {"reason": None, "changed_at": now})
-            detail = "the generation before it could not be read"
-            _write_history(connection, newest.id, now, State.PENDING.value, detail, run)
-
-    def _move(
-        self,
-        connection: Connection,
-        ids: Sequence[int],
-        target: State,
-        values: Mapping[str, Any],
-        *,
-        token: int | None = None,
-    ) -> int:
-        """The one UPDATE of a state: only legal moves, and with `token` only of what that holder has claimed."""
-        moved = 0
-        for start in range(0, len(ids), _CHUNK):
-            statement = update(objects).where(
-                objects.c.id.in_(ids[start : start + _CHUNK]), objects.c.state.in_(states.sources(target))
-            )
-            if token is not None:
-                statement = statement.where(objects.c.claim_token == token)
-            moved += connection.execute(statement.values(state=target.value, **values)).rowcount
-        return moved
-
-    def _announce_load(
-        self, connection: Connection, lease: Lease, loaded: Sequence[Outcome], run: str, now: datetime
-    ) -> None:
-        first = loaded[0].ref
-        outbox.enqueue(
-            connection,
-            event_id=events.event_id(self._project, events.DATASET_LOADED, lease.dataset, lease.token, first.id),
-            name=events.DATASET_LOADED,
-            resource=events.dataset_resource(self._project, lease.dataset),
-            related=[],
-            payload={
-                **events.summary([o.ref.key for o in loaded], sum(o.ref.size for o in loaded)),
-                "rows": sum(o.rows for o in loaded),
-                "rejected": sum(o.rejected for o in loaded),
-                "run": run,
-            },
-            occurred_at=now,
-        )
-
-    def _announce_quarantine(self, connection: Connection, outcome: Outcome, run: str, now: datetime) -> None:
-        ref = outcome.ref
-        outbox.enqueue(
-            connection,
-            event_id=events.event_id(self._project, events.OBJECT_QUARANTINED, ref.name, run, now.isoformat()),
-            name=events.OBJECT_QUARANTINED,
-            resource=events.object_resource(self._project, ref.bucket, ref.key),
-            related=[{**events.dataset_resource(self._project, ref.dataset), "prefect.resource.role": "dataset"}],
-            payload={"key": ref.key, "object": ref.name, "reason": outcome.reason, "run": run},
-            occurred_at=now,
-        )
 
 
 def _lost(lease: Lease) -> LeaseLost:
     return LeaseLost(f"the lease of {lease.dataset} with token {lease.token} is no longer this run's")
-
-
-def _write_history(connection: Connection, row_id: int, now: datetime, what: str, detail: str, run: str | None) -> None:
-    connection.execute(insert(history).values(object_id=row_id, at=now, what=what, detail=detail, run=run))
-
-
-def ref_of(row: Any) -> ObjectRef:
-    """The reference to the object of a row of `objects`."""
-    return ObjectRef(
-        id=row.id,
-        dataset=row.dataset,
-        bucket=row.bucket,
-        key=row.key,
-        generation=row.generation,
-        etag=row.etag,
-        size=row.size,
-        entry=row.entry,
-        version_id=row.version_id,
-        attempts=row.attempts,
-        delivery=row.delivery,
-        claimed_before=row.run is not None,
-        again=bool(row.again),
-        trouble=row.reason,
-    )

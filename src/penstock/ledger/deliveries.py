@@ -1,0 +1,121 @@
+"""How webhook deliveries enter the ledger: those of one envelope in one transaction, the wake-up included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, select
+
+from penstock import events
+from penstock.ledger import outbox, wakeups
+from penstock.ledger.archive import accepted, archived
+from penstock.ledger.arrivals import announce, chunks
+from penstock.ledger.database import Database
+from penstock.ledger.tables import insert_new, objects
+from penstock.model import Delivery, Stat, State, Via
+
+_INSERT = insert_new(
+    objects,
+    "dataset",
+    "bucket",
+    "key",
+    "generation",
+    "entry",
+    "etag",
+    "version_id",
+    "size",
+    "via",
+    "source",
+    "delivery",
+    "state",
+    "arrived_at",
+    "changed_at",
+)
+# Made once: to build a statement takes longer than to run it.
+_ENTRIES = select(objects.c.entry).where(
+    objects.c.bucket == bindparam("of_bucket"), objects.c.key == bindparam("of_key"), objects.c.generation == 1
+)
+
+
+class Deliveries:
+    """Recording deliveries. One that comes again changes nothing."""
+
+    def __init__(self, database: Database, project: str) -> None:
+        self._database = database
+        self._project = project
+
+    def record(self, bucket: str, key: str, stat: Stat, deliveries: Mapping[int, Delivery], via: Via) -> set[int]:
+        """Record the entries (from 1) of a durable envelope; returns those whose delivery id was known already."""
+        if not deliveries:
+            return set()
+        with self._database.write() as connection:
+            now = self._database.clock()
+            before = archived(connection, ((delivery.source, delivery.id) for delivery in deliveries.values()))
+            rows = [
+                {
+                    "dataset": delivery.dataset,
+                    "bucket": bucket,
+                    "key": key,
+                    "generation": 1,
+                    "entry": entry,
+                    "etag": stat.etag,
+                    "version_id": stat.version_id,
+                    "size": len(delivery.body),
+                    "via": via.value,
+                    "source": delivery.source,
+                    "delivery": delivery.id,
+                    "state": State.PENDING.value,
+                    "arrived_at": delivery.received_at,
+                    "changed_at": now,
+                }
+                for entry, delivery in deliveries.items()
+                if (delivery.source, delivery.id) not in before
+            ]
+            inserted = _insert_new(connection, bucket, key, rows)
+            for dataset in sorted({deliveries[entry].dataset for entry in inserted}):
+                entries = [entry for entry in sorted(inserted) if deliveries[entry].dataset == dataset]
+                keys = [f"{key}#{entry}" for entry in entries]
+                size = sum(len(deliveries[entry].body) for entry in entries)
+                wakeups.request(connection, dataset, now)
+                announce(connection, self._project, dataset, keys, size, now)
+            return set(deliveries) - inserted
+
+    def known(self, source: str, ids: Iterable[str]) -> set[str]:
+        """Which of a source's delivery ids were accepted before."""
+        with self._database.read() as connection:
+            return {found for _, found in accepted(connection, ((source, one) for one in ids))}
+
+    def announce(self, delivery: Delivery) -> None:
+        """Queue one event for one delivery, for a source that asks for it."""
+        with self._database.write() as connection:
+            outbox.enqueue(
+                connection,
+                event_id=events.event_id(self._project, events.DELIVERY_ACCEPTED, delivery.source, delivery.id),
+                name=events.DELIVERY_ACCEPTED,
+                resource=events.source_resource(self._project, delivery.source),
+                related=[],
+                payload={"delivery": delivery.id, "dataset": delivery.dataset, "bytes": len(delivery.body)},
+                occurred_at=delivery.received_at,
+            )
+
+    def envelopes(self, bucket: str, keys: Iterable[str]) -> set[str]:
+        """Which of these envelope keys have at least one delivery in the ledger."""
+        found: set[str] = set()
+        with self._database.read() as connection:
+            for chunk in chunks(sorted(set(keys))):
+                query = select(objects.c.key).distinct().where(objects.c.bucket == bucket, objects.c.key.in_(chunk))
+                found.update(connection.execute(query).scalars())
+        return found
+
+
+def _insert_new(connection: Connection, bucket: str, key: str, rows: list[dict[str, Any]]) -> set[int]:
+    """Insert what is not known, and tell which entries that were.
+
+    A statement for many rows does not tell which it skipped, so the envelope's entries are asked for before and after.
+    """
+    envelope = {"of_bucket": bucket, "of_key": key}
+    before = set(connection.execute(_ENTRIES, envelope).scalars())
+    if not rows or connection.execute(_INSERT, rows).rowcount == len(rows):
+        return {row["entry"] for row in rows}
+    return set(connection.execute(_ENTRIES, envelope).scalars()) - before

@@ -1,0 +1,135 @@
+"""The archive of every ledger: what retention took out leaves `objects`, and comes back with its key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from penstock.declarations import Dataset
+from penstock.ledger.replay import Selection
+from penstock.model import State, Via
+from tests.conformance.ledgers import BACKENDS, MAKERS, SALES, START, Bench, delivery, stat
+
+ENVELOPE = "_penstock/deliveries/sales/1"
+
+
+@pytest.fixture(params=BACKENDS)
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    with MAKERS[request.param](tmp_path / "ledger") as made:
+        yield made
+
+
+def load(bench: Bench) -> None:
+    """Load all that is pending."""
+    lease = bench.take()
+    bench.settle(lease, *bench.claim(lease))
+    assert bench.ledger.work.finish(lease)
+
+
+def retire(bench: Bench, key: str = "sales/1") -> int:
+    """Archive all of a key."""
+    name = ("landing", key)
+    return bench.ledger.archive.retire(bench.ledger.archive.of_keys([name]))
+
+
+def test_what_was_archived_leaves_the_ledger_in_use(bench: Bench) -> None:
+    """Row and history go, `why` and the counts remain, and a second time there is nothing to do."""
+    bench.arrive("sales/1")
+    load(bench)
+    assert retire(bench) == 1
+    assert bench.rows() == []
+    assert retire(bench) == 0
+    (story,) = bench.ledger.facts.stories("landing/sales/1@1")
+    assert (story.state, story.rows, story.archived_at) == (State.LOADED, 2, START)
+    assert [(fact.what, fact.run) for fact in story.facts] == [("loaded", "r1"), ("removed", None)]
+    (standing,) = bench.ledger.facts.standings()
+    assert (standing.dataset, standing.counts, standing.archived, standing.rows) == ("sales", {}, 1, 2)
+
+
+def test_a_key_that_comes_back_goes_on_counting(bench: Bench) -> None:
+    """The archived generation is loaded as before, the new one follows it, and replaces its rows."""
+    bench.arrive("sales/1")
+    load(bench)
+    retire(bench)
+    assert bench.arrive("sales/1", "b") == 1
+    assert bench.states() == [("sales/1", 1, "loaded"), ("sales/1", 2, "pending")]
+    (first, second) = bench.rows()
+    assert first.id < second.id
+    lease = bench.take()
+    (ref,) = bench.claim(lease)
+    assert [old.generation for old in bench.ledger.work.older([ref])[ref.id]] == [1]
+    (standing,) = bench.ledger.facts.standings()
+    assert (standing.archived, standing.rows) == (0, 2)
+
+
+@pytest.mark.parametrize("dataset", [SALES, replace(SALES, on_overwrite="append")])
+def test_the_same_bytes_come_back_as_what_they_are(bench: Bench, dataset: Dataset) -> None:
+    """They are loaded already: no new generation, and they are in use, and retained, from now on."""
+    bench.arrive("sales/1", version="v1")
+    load(bench)
+    retire(bench)
+    bench.clock.forward(60)
+    assert bench.arrive("sales/1", version="v2", dataset=dataset) == 0
+    (row,) = bench.rows()
+    assert (row.generation, row.state, row.version_id, row.changed_at) == (1, "loaded", "v2", bench.clock.now)
+    assert bench.arrive("sales/1", version="v2", dataset=dataset) == 0
+    assert retire(bench) == 1
+
+
+def test_only_what_counts_comes_back(bench: Bench) -> None:
+    """Of many generations the newest comes back, which numbers the next; those that were replaced stay archived."""
+    for etag in "abc":
+        bench.arrive("sales/1", etag)
+    load(bench)
+    assert retire(bench) == 3
+    bench.arrive("sales/1", "d")
+    assert bench.states() == [("sales/1", 3, "loaded"), ("sales/1", 4, "pending")]
+    assert len(bench.ledger.facts.stories("sales/1")) == 4
+
+
+def test_what_changed_meanwhile_is_not_archived(bench: Bench) -> None:
+    """Replayed, or overwritten, after retention had looked: the key stays as it is."""
+    bench.arrive("sales/1")
+    bench.arrive("sales/2")
+    load(bench)
+    read = bench.ledger.archive.of_keys([("landing", "sales/1"), ("landing", "sales/2")])
+    bench.ledger.replay.replay(Selection(keys=("sales/1",)), datasets=[SALES], force=True, by="me")
+    bench.arrive("sales/2", "b")
+    before = bench.everything()
+    assert bench.ledger.archive.retire(read) == 0
+    assert bench.everything() == before
+
+
+def test_an_archived_delivery_is_a_duplicate_until_it_is_forgotten(bench: Bench) -> None:
+    """Its id keeps a retry out; what came later than the window's end stays."""
+    deliveries = bench.ledger.deliveries
+    deliveries.record("landing", ENVELOPE, stat(ENVELOPE), {1: delivery("one"), 2: delivery("two")}, Via.WEBHOOK)
+    load(bench)
+    assert retire(bench, ENVELOPE) == 2
+    assert deliveries.known("shop", ["one", "two", "three"]) == {"one", "two"}
+    assert deliveries.record("landing", "e2", stat("e2"), {1: delivery("one")}, Via.WEBHOOK) == {1}
+    assert bench.rows() == []
+    assert bench.ledger.archive.unknown([("shop", "one"), ("shop", "x"), ("other", "one")]) == {
+        ("shop", "x"),
+        ("other", "one"),
+    }
+    assert bench.ledger.archive.forget("shop", before=START) == 0
+    assert bench.ledger.archive.forget("other", before=START + timedelta(days=1)) == 0
+    assert bench.ledger.archive.forget("shop", before=START + timedelta(days=1)) == 2
+    assert deliveries.record("landing", "e3", stat("e3"), {1: delivery("one")}, Via.WEBHOOK) == set()
+
+
+def test_what_was_archived_cannot_be_replayed(bench: Bench) -> None:
+    """The refusal says why, and what to do."""
+    bench.arrive("sales/1")
+    load(bench)
+    retire(bench)
+    done = bench.ledger.replay.replay(Selection(keys=("sales/1",)), datasets=[SALES], force=True, by="me")
+    assert not done.complete
+    ((reason, refusals),) = done.refused.items()
+    assert "put it again" in reason
+    assert refusals.first == ["landing/sales/1@1"]
