@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
 
-.PHONY: help demo up test test-slow lint minio soak clean
+.PHONY: help demo up test test-slow lint minio soak bench clean
 
 help: ## What there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,13 @@ test-slow: .venv/ready minio ## The tests that take minutes; ONLY="not long" lea
 
 soak: .venv/ready minio ## Kill everything at random, then compare row by row: make soak MINUTES=2 SEED=
 	$(PYTHON) -m tests.soak --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED))
+
+.venv/bench: .venv/ready
+	@sh scripts/bootstrap.sh --group bench
+	@touch $@
+
+bench: .venv/bench minio ## Measure, 40 minutes, into bench/RESULTS.md; or only show: make bench ARGS="--quick"
+	$(PYTHON) -m bench $(or $(ARGS),--out bench/results.json)
 
 clean: ## Remove what was built here; .penstock/ and inbox/ stay
 	rm -rf .venv .uv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes .venv with everything in uv.lock. Needs git, make and a python3 that has pip or venv; brings uv when it is not
-# there. Run by the Makefile when pyproject.toml or uv.lock changed.
+# there. Run by the Makefile when pyproject.toml or uv.lock changed. Arguments go to `uv sync` (--group bench).
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -41,6 +41,6 @@ fi
 
 echo "installing what uv.lock names into .venv/"
 # Compiled now, so that no first start pays for it (and where bytecode cannot be written later, none ever does).
-"$uv" sync --frozen --all-extras --compile-bytecode --quiet
+"$uv" sync --frozen --all-extras --compile-bytecode --quiet "$@"
 .venv/bin/python -m compileall -q src
 touch .venv/ready

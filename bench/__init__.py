@@ -1,0 +1,1 @@
+"""`python -m bench`: how fast penstock is, every figure a ratio against something that was measured in the same run."""
