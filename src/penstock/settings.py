@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -125,7 +126,23 @@ def load_settings(project_dir: Path | str | None = None, **overrides: Any) -> Se
     """
     root = Path(project_dir or os.environ.get(PREFIX + "PROJECT_DIR") or ".").expanduser().resolve()
     home = _home(root, overrides)
-    sources = _sources(root, home)
+    fixed = {**overrides, "project_dir": root, "home": home}
+    try:
+        loaded = _loader(root, home)(**fixed)
+    except ValidationError as error:
+        wrong = "; ".join(f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+        raise SettingsError(f"settings: {wrong}. Mend the variable or .env, then look with: penstock doctor") from None
+    filled: dict[str, Any] = {
+        "project": _project_name(loaded.project, root),
+        "inbox": _under(root, loaded.inbox),
+        "warehouse": _under(root, loaded.warehouse) if str(loaded.warehouse) != "." else home / "warehouse.duckdb",
+    }
+    return Settings.model_construct(**{**loaded.model_dump(), **filled})
+
+
+@lru_cache(maxsize=8)
+def _loader(root: Path, home: Path) -> type[Settings]:
+    """Reads the sources each time it is called. Made once, since making a model takes longer than reading them."""
 
     class _Loaded(Settings):
         @classmethod
@@ -137,20 +154,9 @@ def load_settings(project_dir: Path | str | None = None, **overrides: Any) -> Se
             dotenv_settings: PydanticBaseSettingsSource,
             file_secret_settings: PydanticBaseSettingsSource,
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return (init_settings, *(source for _, source in sources))
+            return (init_settings, *(source for _, source in _sources(root, home)))
 
-    fixed = {**overrides, "project_dir": root, "home": home}
-    try:
-        loaded = _Loaded(**fixed)
-    except ValidationError as error:
-        wrong = "; ".join(f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
-        raise SettingsError(f"settings: {wrong}. Mend the variable or .env, then look with: penstock doctor") from None
-    filled: dict[str, Any] = {
-        "project": _project_name(loaded.project, root),
-        "inbox": _under(root, loaded.inbox),
-        "warehouse": _under(root, loaded.warehouse) if str(loaded.warehouse) != "." else home / "warehouse.duckdb",
-    }
-    return Settings.model_construct(**{**loaded.model_dump(), **filled})
+    return _Loaded
 
 
 def masked(value: str) -> str:

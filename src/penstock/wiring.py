@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
+from penstock.bell import bell_path, ring
 from penstock.errors import NotRunning, SettingsError
 from penstock.landing import Landing
 from penstock.ledger import Ledger
@@ -39,7 +41,7 @@ def prepare_store(settings: Settings) -> bool:
 
 def open_ledger(settings: Settings) -> Ledger:
     """The ledger, checked. Raises NotMigrated when it has another revision."""
-    ledger = Ledger(settings.ledger, project=settings.project)
+    ledger = Ledger(settings.ledger, project=settings.project, ring=partial(ring, bell_path(settings.home)))
     ledger.check()
     return ledger
 

@@ -91,7 +91,8 @@ class Mounts:
         self.shelf = folder / "shelf"
         self.behind_shelf = folder / "behind"
         try:
-            stack.enter_context(mounted(["-t", "tmpfs", "-o", "size=2m", "none"], self.spool))
+            # Room for a batch of a thousand tiny files, each of which takes a page.
+            stack.enter_context(mounted(["-t", "tmpfs", "-o", "size=8m", "none"], self.spool))
             stack.enter_context(mounted(["-t", "tmpfs", "-o", "size=8m", "none"], self.warehouse))
             self.behind_shelf.joinpath("pipe").mkdir(parents=True)
             stack.enter_context(mounted(["--bind", str(self.behind_shelf)], self.shelf))

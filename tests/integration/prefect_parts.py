@@ -14,10 +14,11 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
+from pydantic import SecretStr
 from sqlalchemy import delete, update
 
 from penstock.cli.free_ports import free_port
-from penstock.cli.prefect_processes import server_argv, server_env
+from penstock.cli.prefect_processes import client_env, server_argv, server_env
 from penstock.declarations import Dataset
 from penstock.landing import Landing
 from penstock.ledger import Ledger, tables
@@ -122,13 +123,13 @@ class PrefectParts:
 
     def start_worker(self, before: str = "") -> None:
         """Start the warm worker, after executing `before` in its process."""
-        from penstock.cli.prefect_processes import client_env
-
-        settings = self.settings().model_copy(
-            update={"prefect_api_url": self.url, "prefect_auth": type(self.settings().prefect_auth)(_AUTH)}
-        )
         code = f"{before}\nfrom penstock.worker.main import main; main()"
-        self.start("worker", [sys.executable, "-c", code], client_env(self.env, settings))
+        self.start("worker", [sys.executable, "-c", code], self.client_env())
+
+    def client_env(self) -> dict[str, str]:
+        """What a process gets that works with the server by Prefect's own client."""
+        update = {"prefect_api_url": self.url, "prefect_auth": SecretStr(_AUTH)}
+        return client_env(self.env, self.settings().model_copy(update=update))
 
     def start_relay(self) -> None:
         """Start the relay."""
@@ -211,16 +212,25 @@ class PrefectParts:
 
     # Prefect's API
 
-    def ask(self, method: str, path: str, body: Any = None) -> Any:
+    def answer(self, method: str, path: str, body: Any = None) -> httpx.Response:
         """One request; its answer. A 503 (SQLite was busy) is asked again, as Prefect's own client does."""
 
         def asked() -> list[httpx.Response]:
             answer = httpx.request(method, f"{self.url}{path}", json=body, auth=self._auth, timeout=20)
             return [] if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else [answer]
 
-        (answer,) = wait_for(asked, seconds=60, what=f"{method} {path} is not answered with 503")
+        return wait_for(asked, seconds=60, what=f"{method} {path} is not answered with 503")[0]
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """What a request that succeeds is answered with."""
+        answer = self.answer(method, path, body)
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json()
+
+    def patch(self, path: str, body: Any) -> None:
+        """Change something on the server."""
+        answer = self.answer("PATCH", path, body)
+        assert answer.is_success, f"PATCH {path}: {answer.status_code} {answer.text}"
 
     def create_run(self) -> UUID:
         """A run of the dataset's deployment, due now; asking again makes no second one."""

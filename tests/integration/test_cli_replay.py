@@ -67,7 +67,7 @@ class Desk:
             id=delivery, source=source, dataset=dataset, received_at=self.now, content_type="", headers={}, body=b"{}"
         )
         stat = Stat(bucket="landing", key=key, etag="e", size=3, modified=self.now)
-        self.ledger.arrivals.record_deliveries("landing", key, stat, {1: found}, Via.WEBHOOK)
+        self.ledger.deliveries.record("landing", key, stat, {1: found}, Via.WEBHOOK)
 
     def arrive(self, *keys: str, dataset: Dataset | None = SALES, etag: str = "a") -> None:
         """Record objects."""
@@ -143,7 +143,7 @@ def test_paths_of_the_inbox_and_deliveries(desk: Desk) -> None:
         id="d-1", source="shop", dataset="sales", received_at=desk.now, content_type="", headers={}, body=b"{}"
     )
     stat = Stat(bucket="landing", key=key, etag="e", size=3, modified=desk.now)
-    desk.ledger.arrivals.record_deliveries("landing", key, stat, {1: found}, Via.WEBHOOK)
+    desk.ledger.deliveries.record("landing", key, stat, {1: found}, Via.WEBHOOK)
     desk.end(State.QUARANTINED, "bad")
     told = desk.facts("replay", "inbox/sales/a.csv", f"{desk.folder}/inbox/sales/b.csv", "d-1")
     assert told["replayed"] == 3

@@ -6,10 +6,12 @@ import json
 import logging
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,9 @@ import httpx
 import pytest
 
 from penstock import events
+from penstock.bell import bell_path, listening, ring
 from penstock.errors import PrefectFailed, PrefectRefused, PrefectUnavailable
+from penstock.ledger import Ledger
 from penstock.ledger.arrivals import Seen
 from penstock.model import OutboxEvent, Via
 from penstock.outbox.prefect_api import LARGEST_EVENT, PrefectApi, Reach
@@ -231,7 +235,7 @@ class TestServerDown:
         )
         stop = threading.Event()
         thread = threading.Thread(
-            target=relay.run, args=(stop,), kwargs={"interval": timedelta(milliseconds=1), "monotonic": lambda: 0.0}
+            target=relay.run, args=(stop,), kwargs={"interval": timedelta(milliseconds=1), "monotonic": time.monotonic}
         )
         thread.start()
         try:
@@ -245,6 +249,33 @@ class TestServerDown:
             thread.join(10)
         assert not thread.is_alive()
         assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+
+    def test_an_arrival_rings_and_is_sent_at_once(self, tmp_path: Path, server: FakeServer) -> None:
+        """The loop does not wait for its next look, a minute away, when an arrival is recorded."""
+        path = bell_path(tmp_path)
+        ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", project=PROJECT, ring=partial(ring, path))
+        ledger.migrate(lock_folder=tmp_path)
+        relay = Relay(ledger, server, project=PROJECT, unanswered_after=timedelta(seconds=UNANSWERED))
+        stop, looked = threading.Event(), threading.Event()
+
+        def wait_after_a_look(seconds: float) -> bool:
+            looked.set()
+            return wait(seconds)
+
+        with listening(path) as wait:
+            how = {"interval": timedelta(minutes=1), "monotonic": lambda: 0.0, "wait": wait_after_a_look}
+            thread = threading.Thread(target=relay.run, args=(stop,), kwargs=how)
+            thread.start()
+            try:
+                assert looked.wait(10)
+                ledger.arrivals.record([Seen(stat=stat("sales/1"), dataset=SALES)], Via.BUCKET)
+                wait_for(lambda: server.woken, what="the wake-up is sent")
+            finally:
+                stop.set()
+                ring(path)
+                thread.join(10)
+                ledger.close()
+        assert not thread.is_alive()
 
     def test_the_loop_finds_what_nobody_asked_for(self, bench: Bench, server: FakeServer) -> None:
         """The loop wakes a run for a dataset whose holder died, with no arrival to cause it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import logging
 import multiprocessing
@@ -21,11 +22,13 @@ import httpx
 import pytest
 from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import InfrastructureNotAvailable, InfrastructureNotFound
+from prefect.workers.base import BaseJobConfiguration, BaseWorker
 
 from penstock.worker import child, nursery, warm
+from penstock.worker.configuration import PenstockJobConfiguration
 from penstock.worker.settle import LONGEST_PENDING
 from penstock.worker.taken import TakenRuns
-from penstock.worker.warm import PenstockJobConfiguration, PenstockWorker, _Run
+from penstock.worker.warm import PenstockWorker, _Run
 from tests.waiting import wait_for
 
 PENDING, RUNNING = StateType.PENDING, StateType.RUNNING
@@ -258,3 +261,10 @@ def test_a_process_that_ends_at_the_first_signal_has_ended(monkeypatch: pytest.M
         process.kill()
         process.join()
     assert sent == [child.CANCEL, signal.SIGTERM]
+
+
+def test_prefect_still_calls_what_we_override() -> None:
+    """What Prefect does not promise to keep is still there: a new name must not pass ours by unnoticed."""
+    for name in ("_give_worker_labels_to_flow_run", "_propose_submitting_state", "_propose_pending_state"):
+        assert name in BaseWorker.__dict__, name
+    assert "deployment" in inspect.signature(BaseJobConfiguration.resolve_for_flow_run).parameters

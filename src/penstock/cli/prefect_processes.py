@@ -1,4 +1,4 @@
-"""How a Prefect server and a worker are started for a project: command lines and environments. Pure."""
+"""How a Prefect server and a worker are started for a project: command lines and environments."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import certifi
+
 from penstock.settings import Settings
 
 # The worker is told of runs by the event stream; asking is what remains when an event was lost.
 _QUERY_SECONDS = "2"
 _RETENTION_DAYS = 30
+_BEGIN_OF_CERTIFICATE, _END_OF_CERTIFICATE = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
 
 
 def server_argv(port: int) -> list[str]:
     """Prefect's API and services in one process, on loopback: `prefect server start` without its command line."""
     return [
         *(sys.executable, "-m", "uvicorn", "--factory", "penstock.cli.prefect_app:create_app"),
-        *("--host", "127.0.0.1", "--port", str(port), "--timeout-keep-alive", "5", "--log-level", "warning"),
+        *("--host", "127.0.0.1", "--port", str(port), "--timeout-keep-alive", "60", "--log-level", "warning"),
     ]
 
 
@@ -54,9 +57,25 @@ def client_env(base: Mapping[str, str], settings: Settings) -> dict[str, str]:
         "PREFECT_API_URL": settings.prefect_api_url,
         "PREFECT_API_AUTH_STRING": settings.prefect_auth.get_secret_value(),
         "PREFECT_WORKER_QUERY_SECONDS": _QUERY_SECONDS,
+        # Two requests less for every run.
+        "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
         "PENSTOCK_PROJECT_DIR": str(settings.project_dir),
         "PENSTOCK_HOME": str(settings.home),
     }
+
+
+def without_tls(settings: Settings) -> dict[str, str]:
+    """What spares clients of a server that is asked over plain HTTP to read every authority there is: 30 ms each.
+
+    Prefect's clients load their authorities without need, and a run makes three of them. They get one authority.
+    """
+    if not settings.prefect_api_url.startswith("http://"):
+        return {}
+    path = settings.home / "prefect" / "one-authority.pem"
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    first, end, _ = Path(certifi.where()).read_text(encoding="ascii").partition(_END_OF_CERTIFICATE)
+    path.write_text(first[first.index(_BEGIN_OF_CERTIFICATE) :] + end + "\n", encoding="ascii")
+    return {"PREFECT_API_SSL_CERT_FILE": str(path)}
 
 
 def worker_argv() -> list[str]:

@@ -70,7 +70,6 @@ def sensors(project_dir: Path) -> None:
             arrivals=ledger.arrivals,
             declared=declared,
             monotonic=time.monotonic,
-            wall=time.time,
             alive=watchdog.loop(f"folder {declared.path or settings.inbox}"),
             roots=[_folder_path(settings, one) for one in project.folders],
         )
@@ -153,6 +152,7 @@ def serve(project_dir: Path) -> None:
 @click.pass_obj
 def relay(project_dir: Path) -> None:
     """Run the relay, which carries wake-ups and events to Prefect."""
+    from penstock.bell import bell_path, listening
     from penstock.outbox.relay import Relay
     from penstock.wiring import open_ledger, open_prefect
 
@@ -167,20 +167,22 @@ def relay(project_dir: Path) -> None:
         alive=watchdog.loop("relay"),
     )
     watchdog.start()
-    worker.run(_stop_on_signals(), monotonic=time.monotonic)
+    with listening(bell_path(settings.home)) as wait:
+        worker.run(_stop_on_signals(), monotonic=time.monotonic, wait=wait)
 
 
 @click.command()
 @click.pass_obj
 def worker(project_dir: Path) -> None:
     """Run Prefect's worker on the project's pool."""
-    from penstock.cli.prefect_processes import client_env, worker_argv
+    from penstock.cli.prefect_processes import client_env, without_tls, worker_argv
     from penstock.wiring import open_prefect
 
     settings = load_settings(project_dir)
     open_prefect(settings).close()
     argv = worker_argv()
-    os.execve(argv[0], argv, client_env(os.environ, settings))  # noqa: S606 - no shell is wanted
+    env = {**client_env(os.environ, settings), **without_tls(settings)}
+    os.execve(argv[0], argv, env)  # noqa: S606 - no shell is wanted
 
 
 def _listen(

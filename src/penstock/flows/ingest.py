@@ -11,12 +11,16 @@ import logging
 import time
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import duckdb
+import httpx
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
+from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
 
 from penstock import faults
 from penstock.errors import DeclarationError, LeaseLost, LedgerUnavailable, SettingsError, Transient
@@ -36,7 +40,8 @@ log = logging.getLogger(__name__)
 _NOT_THE_OBJECTS = (DeclarationError, SettingsError, Transient, OSError, MemoryError, duckdb.IOException)
 
 
-@flow(name="ingest", flow_run_name="{dataset}", validate_parameters=True)
+# Where results would go is said here, or every run would ask the server three times. None is kept: the ledger has all.
+@flow(name="ingest", persist_result=False, result_storage=PREFECT_LOCAL_STORAGE_PATH.value(), validate_parameters=True)
 async def ingest(dataset: str) -> dict[str, Any]:
     """Load everything that is new for `dataset`; returns its status and counts.
 
@@ -86,11 +91,13 @@ async def ingest(dataset: str) -> dict[str, Any]:
         raise
     except Exception as error:
         await asyncio.to_thread(_let_go, ledger, lease, error, run)
+        await _name_run(dataset)
         raise
     except BaseException as error:
         # Cancelled or terminated. On this thread, since the process may be killed soon and the others may hang.
         _let_go(ledger, lease, error, run)
         raise
+    await _name_run(dataset)
     if not report.outcomes:
         return {"status": "skipped", "dataset": dataset, "reason": "nothing was new"}
     seconds = round(time.monotonic() - began, 3)
@@ -105,6 +112,17 @@ async def ingest(dataset: str) -> dict[str, Any]:
         "report": report.figures,
         "seconds": seconds,
     }
+
+
+async def _name_run(dataset: str) -> None:
+    """Name the run as its dataset. Not by `flow_run_name`, which costs requests before the work begins."""
+    if (run := flow_run.get_id()) is None:
+        return
+    try:
+        async with get_client() as client:
+            await client.set_flow_run_name(UUID(run), dataset)
+    except httpx.HTTPError as error:
+        log.debug("the run %s keeps its name: %s", run, error)
 
 
 async def _drain(settings: Settings, lease: Lease, ledger: Ledger, parts: dict[str, Any]) -> Report:

@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 DIRECT_AFTER = 3
 BATCH = 200
 FLOW = "ingest"
+# Between two passes that had something to send: what a burst leaves meanwhile goes together.
+_BREATH_SECONDS = 0.05
+# How long other events wait after a wake-up, so that the server makes a run of that first.
+_WAKE_SECONDS = 0.25
 _A_RUN_WAITS = "a run waits for a worker; is one running? penstock worker"
 
 
@@ -78,11 +82,14 @@ class Relay:
         self._clock = clock
         self._alive = alive
 
-    def run_once(self) -> Pass:
-        """Send what is due. Raises PrefectUnavailable or LedgerUnavailable; nothing is lost by it."""
+    def run_once(self, *, events: bool = True) -> Pass:
+        """Send what is due: wake-ups, then the other events; without `events`, wake-ups only.
+
+        Raises PrefectUnavailable or LedgerUnavailable; nothing is lost by it.
+        """
         woken, direct = self._wake()
         sent = 0
-        while batch := self._ledger.outbox.unsent(BATCH):
+        while events and (batch := self._ledger.outbox.unsent(BATCH)):
             self._alive()
             self._post(batch)
             faults.point("relay.events_after_send")
@@ -96,32 +103,43 @@ class Relay:
         self,
         stop: threading.Event,
         *,
-        interval: timedelta = timedelta(milliseconds=100),
+        interval: timedelta = timedelta(milliseconds=250),
         find_every: timedelta = timedelta(seconds=1),
         monotonic: Callable[[], float],
+        wait: Callable[[float], object] | None = None,
     ) -> None:
-        """Repeat `run_once`; while a server is away it waits, says so once, and goes on when it is back."""
+        """Repeat `run_once`; while a server is away it waits, says so once, and goes on when it is back.
+
+        `wait` waits so many seconds at most, and less when there is something to send (default: until `stop`). So the
+        first arrival of a burst does not wait, and what comes in the moment after it goes together.
+        """
         away = False
-        look_at = monotonic()
+        look_at = quiet_until = monotonic()
         while not stop.is_set():
-            pause = interval
             self._alive()
             try:
                 if monotonic() >= look_at:
                     self._ledger.wakeups.find()
                     look_at = monotonic() + find_every.total_seconds()
-                done = self.run_once()
+                done = self.run_once(events=False)
+                if done.wakeups:
+                    quiet_until = monotonic() + _WAKE_SECONDS
+                elif monotonic() >= quiet_until:
+                    done = self.run_once()
             except (PrefectUnavailable, LedgerUnavailable) as error:
                 if not away:
                     log.warning("%s; arrivals go on being recorded, and are sent when it is back", error)
-                away, pause = True, self._retry_after
+                away = True
+                stop.wait(self._retry_after.total_seconds())
+                continue
+            if away:
+                log.info("the relay goes on")
+            away = False
+            if done.wakeups or done.events:
+                log.debug("relayed %s", done)
+                stop.wait(_BREATH_SECONDS)
             else:
-                if away:
-                    log.info("the relay goes on")
-                away = False
-                if done.wakeups or done.events:
-                    log.debug("relayed %s", done)
-            stop.wait(pause.total_seconds())
+                (wait or stop.wait)(interval.total_seconds())
 
     def _wake(self) -> tuple[int, int]:
         due = self._ledger.wakeups.take_due(again_after=self._unanswered_after)

@@ -16,11 +16,14 @@ import signal
 import sys
 import traceback
 from collections.abc import Coroutine, Mapping
+from multiprocessing.connection import Connection
 from types import FrameType
-from typing import Any, NoReturn, cast
-from uuid import UUID
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from prefect.exceptions import TerminationSignal
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
 
 _PR_SET_PDEATHSIG = 1
 # Sent before SIGTERM when somebody cancelled the run: its engine then reports Cancelled instead of Crashed.
@@ -36,14 +39,14 @@ def is_module_path(entrypoint: str) -> bool:
     return len(parts) > 1 and all(part.isidentifier() for part in parts)
 
 
-def run(flow_run_id: UUID, entrypoint: str, env: Mapping[str, str], working_dir: str | None) -> NoReturn:
+def run(flow_run: FlowRun, entrypoint: str, env: Mapping[str, str], working_dir: str | None) -> NoReturn:
     """Run a flow run to its end; the process's exit code is the engine's.
 
     The process ends then, whatever threads are left: one that hangs must not keep a run that has been reported.
     """
     code = 1
     try:
-        _run(flow_run_id, entrypoint, env, working_dir)
+        _run(flow_run, entrypoint, env, working_dir)
         code = 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(bool(ended.code))
@@ -56,9 +59,9 @@ def run(flow_run_id: UUID, entrypoint: str, env: Mapping[str, str], working_dir:
         os._exit(code)
 
 
-def _run(flow_run_id: UUID, entrypoint: str, env: Mapping[str, str], working_dir: str | None) -> None:
+def _run(flow_run: FlowRun, entrypoint: str, env: Mapping[str, str], working_dir: str | None) -> None:
     from prefect.engine import handle_engine_signals
-    from prefect.flow_engine import load_flow_run, run_flow
+    from prefect.flow_engine import run_flow
     from prefect.logging.loggers import flow_run_logger
 
     # Before the engine is there, and after it, a signal simply ends the process; the worker reports it.
@@ -68,8 +71,7 @@ def _run(flow_run_id: UUID, entrypoint: str, env: Mapping[str, str], working_dir
     os.environ.update(env)
     if working_dir:
         os.chdir(working_dir)
-    with handle_engine_signals(flow_run_id):
-        flow_run = load_flow_run(flow_run_id=flow_run_id)
+    with handle_engine_signals(flow_run.id):
         logger = flow_run_logger(flow_run=flow_run)
         try:
             module, _, name = entrypoint.rpartition(".")
@@ -82,11 +84,11 @@ def _run(flow_run_id: UUID, entrypoint: str, env: Mapping[str, str], working_dir
             _complete(result)
 
 
-def probe() -> None:
-    """End with the number of threads that were alive in the fork server after preloading."""
-    from penstock.worker.preload import THREADS
+def probe(tell: Connection) -> None:
+    """Tell how many threads were alive in the fork server after preloading, and which of the project's files it has."""
+    from penstock.worker.preload import IMPORTED, THREADS
 
-    sys.exit(THREADS)
+    tell.send((THREADS, IMPORTED))
 
 
 def _complete(coroutine: Coroutine[Any, Any, Any]) -> None:

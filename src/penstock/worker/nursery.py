@@ -10,17 +10,21 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
-from typing import Any
-from uuid import UUID
+from typing import TYPE_CHECKING, Any
 
 from penstock.worker import child
+from penstock.worker.code import Code, changed
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
 
 log = logging.getLogger(__name__)
 
-# The fork server may be killed while it warms up. A probe that was, ends with a code beyond any number of threads.
 _PROBES = 3
-_MOST_THREADS = 64
+# Files that a line of the log names.
+_NAMED = 3
 
 Born = ForkServerProcess | SpawnProcess
 
@@ -31,6 +35,7 @@ class Nursery:
     def __init__(self) -> None:
         self._context: ForkServerContext | SpawnContext = multiprocessing.get_context("spawn")
         self._born: list[Born] = []
+        self._code: Code = {}
         if sys.platform == "linux":
             self._context = multiprocessing.get_context("forkserver")
             self._context.set_forkserver_preload(["penstock.worker.preload"])
@@ -39,31 +44,56 @@ class Nursery:
         """Start the fork server and see that it is safe to fork; returns in words how runs are started."""
         if isinstance(self._context, SpawnContext):
             return f"a fresh interpreter each, because {sys.platform} has no safe fork: some seconds slower"
+        threads = 0
         for _ in range(_PROBES):
             try:
-                process = self._context.Process(target=child.probe)
-                process.start()
-                threads = await ended(process)
+                threads, self._code = await self._probe()
             except (EOFError, OSError) as error:
+                # It may be killed while it warms up.
                 log.warning("the fork server ended while it warmed up (%r); once more", error)
                 continue
             if threads == 1:
                 return "forked from a warm process"
-            if 1 < threads <= _MOST_THREADS:
-                break
-            log.warning("the fork server's probe ended with code %d; once more", threads)
-        else:
-            threads = 0
-        self._context = multiprocessing.get_context("spawn")
+            break
+        self._context, self._code = multiprocessing.get_context("spawn"), {}
         return (
             f"a fresh interpreter each, because importing the flows left {threads or 'an unknown number of'} threads "
             "alive, which a fork would not copy: some seconds slower"
         )
 
-    def start(self, flow_run_id: UUID, entrypoint: str, env: Mapping[str, str], working_dir: str | None) -> Born:
+    def is_stale(self) -> bool:
+        """Whether files of the project were changed since the fork server imported them."""
+        return bool(changed(self._code))
+
+    async def renew(self) -> str | None:
+        """Have a fork server with the code as it is now, unless the one that there is has it, or has runs.
+
+        Returns in words what was changed, or None.
+        """
+        files = changed(self._code)
+        if not files or self.alive():
+            return None
+        # There is no public way to end it; without one, it would be told by the end of this process only.
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]
+        self._code = {}
+        await self.warm()
+        return ", ".join(files[:_NAMED]) + (", …" if len(files) > _NAMED else "")
+
+    async def _probe(self) -> tuple[int, Code]:
+        receiver, sender = self._context.Pipe(duplex=False)
+        with receiver:
+            with sender:
+                process = self._context.Process(target=child.probe, args=(sender,))
+                process.start()
+            # In a thread: what it tells may be more than a pipe holds, so that it cannot end before it is read.
+            found: tuple[int, Code] = await asyncio.to_thread(receiver.recv)
+        await ended(process)
+        return found
+
+    def start(self, flow_run: FlowRun, entrypoint: str, env: Mapping[str, str], working_dir: str | None) -> Born:
         """Start a run; it is running when this returns."""
         process: Any = self._context.Process(
-            target=child.run, args=(flow_run_id, entrypoint, dict(env), working_dir), name=str(flow_run_id)
+            target=child.run, args=(flow_run, entrypoint, dict(env), working_dir), name=str(flow_run.id)
         )
         process.start()
         born: Born = process

@@ -1,23 +1,32 @@
 """What the fork server imports before it forks anything: Prefect, the project's flows, and their heavy libraries.
 
 Importing this module does the work. `THREADS` is how many threads that left alive: a fork copies only the one that
-forks, so more than one makes forking unsafe and the worker spawns instead.
+forks, so more than one makes forking unsafe and the worker spawns instead. `IMPORTED` are the project's files.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
 from importlib import import_module
 from pathlib import Path
 
+from pydantic import BaseModel
+
+from penstock.worker.code import imported
+
 _HEAVY = (
     "prefect.client.orchestration",
     "prefect.flow_engine",
     "prefect.task_engine",
+    "prefect.utilities.visualization",
+    "anyio._backends._asyncio",
+    "pyarrow.dataset",
     "pyarrow.parquet",
     "penstock.flows.ingest",
+    "penstock.warehouse.duckdb",
 )
 
 
@@ -38,6 +47,18 @@ def _import_without_threads() -> None:
         import_module(name)
 
 
+def _complete_models() -> None:
+    # Pydantic leaves a model that names another for its first use: in each run, and half a second for all of them.
+    waiting = BaseModel.__subclasses__()
+    while waiting:
+        model = waiting.pop()
+        waiting += model.__subclasses__()
+        if not model.__pydantic_complete__:
+            # One that cannot be made fails where it is used, if it is.
+            with contextlib.suppress(Exception):
+                model.model_rebuild(raise_errors=False)
+
+
 def _import_project(root: Path) -> None:
     from penstock.errors import PenstockError
     from penstock.project import load_project
@@ -50,5 +71,8 @@ def _import_project(root: Path) -> None:
 
 
 _import_without_threads()
-_import_project(import_module("penstock.settings").load_settings().project_dir)
+_ROOT = import_module("penstock.settings").load_settings().project_dir.resolve()
+_import_project(_ROOT)
+_complete_models()
 THREADS = threads_alive()
+IMPORTED = imported(_ROOT)

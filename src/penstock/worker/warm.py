@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import anyio
@@ -35,11 +35,11 @@ from prefect.exceptions import Abort, InfrastructureNotAvailable, Infrastructure
 from prefect.settings import PREFECT_WORKER_QUERY_SECONDS
 from prefect.states import Pending
 from prefect.utilities.engine import propose_state
-from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
-from pydantic import Field
+from prefect.workers.base import BaseWorker, BaseWorkerResult
 
 from penstock.settings import load_settings
-from penstock.worker import child, settle
+from penstock.worker import settle
+from penstock.worker.configuration import PenstockJobConfiguration, PenstockVariables, PenstockWorkerResult
 from penstock.worker.nursery import Nursery, end, ended
 from penstock.worker.taken import Taken, TakenRuns
 
@@ -55,26 +55,6 @@ _DRAIN_SECONDS = 8.0
 # How long a run that was cancelled has to give its claim back and report.
 _CANCEL_SECONDS = 10.0
 _LONGEST_PAUSE = 30.0
-
-
-class PenstockJobConfiguration(BaseJobConfiguration):
-    """How a run is started."""
-
-    working_dir: str | None = Field(default=None)
-    isolation: Literal["fork", "fresh"] = Field(default="fork")
-
-
-class PenstockVariables(BaseVariables):
-    """What a deployment may choose."""
-
-    working_dir: str | None = Field(default=None, description="The folder in which the run works.")
-    isolation: Literal["fork", "fresh"] = Field(
-        default="fork", description="'fork' starts in milliseconds; 'fresh' starts a new interpreter."
-    )
-
-
-class PenstockWorkerResult(BaseWorkerResult):
-    """How a run's process ended."""
 
 
 @dataclass(kw_only=True)
@@ -136,12 +116,13 @@ class PenstockWorker(BaseWorker[PenstockJobConfiguration, PenstockVariables, Pen
     ) -> PenstockWorkerResult:
         """Run a flow run to its end."""
         env = {name: value for name, value in configuration.env.items() if value is not None}
-        entrypoint = await self._entrypoint(flow_run)
+        entrypoint = configuration.entrypoint
         try:
-            if configuration.isolation == "fresh" or entrypoint is None:
+            # A fork of what was imported before somebody changed it would run yesterday's code.
+            if configuration.isolation == "fresh" or entrypoint is None or self._nursery.is_stale():
                 result = await self._run_fresh(flow_run.id, env, configuration.working_dir, task_status)
             else:
-                result = await self._run_forked(flow_run.id, entrypoint, env, configuration.working_dir, task_status)
+                result = await self._run_forked(flow_run, entrypoint, env, configuration.working_dir, task_status)
         finally:
             self._run(flow_run.id).end = None
         if self._run(flow_run.id).cancelled:
@@ -223,6 +204,8 @@ class PenstockWorker(BaseWorker[PenstockJobConfiguration, PenstockVariables, Pen
             self._under_way.pop(flow_run.id, None)
             return False
         if state is not None and state.is_pending():
+            # The run's process gets it as it is now, and need not ask.
+            flow_run.state = state
             return True
         self._under_way.pop(flow_run.id, None)
         self._taken.forget(flow_run.id)
@@ -232,20 +215,26 @@ class PenstockWorker(BaseWorker[PenstockJobConfiguration, PenstockVariables, Pen
         self, flow_run: FlowRun, task_status: anyio.abc.TaskStatus[int | Exception] | None = None
     ) -> BaseWorkerResult | Exception:
         try:
-            return await super()._submit_run_and_capture_errors(flow_run, task_status)
+            result = await super()._submit_run_and_capture_errors(flow_run, task_status)
         finally:
             # The file stays until the server has been seen to know the end.
             self._under_way.pop(flow_run.id, None)
+        try:
+            await super()._give_worker_labels_to_flow_run(flow_run.id)
+        except (httpx.HTTPError, ObjectNotFound) as error:
+            self._logger.debug("flow run %s has no labels of its worker: %s", flow_run.id, error)
+        return result
 
     async def _run_forked(
         self,
-        run: UUID,
+        flow_run: FlowRun,
         entrypoint: str,
         env: dict[str, str],
         working_dir: str | None,
         task_status: anyio.abc.TaskStatus[Any] | None,
     ) -> PenstockWorkerResult:
-        process = self._nursery.start(run, entrypoint, env, working_dir)
+        run = flow_run.id
+        process = self._nursery.start(flow_run, entrypoint, env, working_dir)
         assert process.pid is not None
         self._has_begun(run, process.pid, lambda grace: end(process, grace=grace, cancelled=True))
         if task_status is not None:
@@ -296,14 +285,11 @@ class PenstockWorker(BaseWorker[PenstockJobConfiguration, PenstockVariables, Pen
             # A run that cannot be remembered is run all the same; only its death would go unnoticed.
             self._logger.warning("this run would not be found dead after a crash of the worker: %s", error)
 
-    async def _entrypoint(self, flow_run: FlowRun) -> str | None:
-        """The module path of the run's flow; None where only Prefect's own loader can find it."""
-        if flow_run.deployment_id is None:
-            return None
-        deployment = await self.client.read_deployment(flow_run.deployment_id)
-        if deployment.pull_steps or not deployment.entrypoint or not child.is_module_path(deployment.entrypoint):
-            return None
-        return deployment.entrypoint
+    async def _give_worker_labels_to_flow_run(self, flow_run_id: UUID) -> None:
+        """When the run has ended: until then every request to the server makes it wait."""
+
+    async def _propose_submitting_state(self, flow_run: FlowRun) -> None:
+        """Never: it names the wait for infrastructure, and a fork takes milliseconds."""
 
     def _cancel(self, run: UUID) -> None:
         """End a run's process, in the background; once."""
@@ -328,6 +314,8 @@ class PenstockWorker(BaseWorker[PenstockJobConfiguration, PenstockVariables, Pen
         away = False
         while True:
             try:
+                if files := await self._nursery.renew():
+                    self._logger.info("%s changed: runs begin with the new code", files)
                 await self.settle_runs()
                 away = False
             except Exception as error:
