@@ -1,7 +1,7 @@
 """A bell between processes: whoever leaves the relay something to send rings, and the relay looks at once.
 
-A named pipe in PENSTOCK_HOME. A ring is a hint: it may be lost or heard late, and where there is no pipe (on Windows,
-from another machine) nobody hears it. Looking every so often stays the truth.
+A named pipe in PENSTOCK_HOME. A ring is a hint: it may be lost or heard late, and from another machine, or where no
+pipe can be made, nobody hears it. Looking every so often stays the truth.
 """
 
 from __future__ import annotations

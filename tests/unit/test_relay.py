@@ -277,6 +277,28 @@ class TestServerDown:
                 ledger.close()
         assert not thread.is_alive()
 
+    def test_other_events_wait_for_a_wake_up_but_not_for_ever(
+        self, relay: Relay, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """After a wake-up other events are quiet for a moment; they get their turn though wake-ups never cease."""
+        now, stop = 0.0, threading.Event()
+        passes: list[tuple[float, bool]] = []
+
+        def run_once(*, events: bool = True) -> Pass:
+            nonlocal now
+            passes.append((now, events))
+            now += 0.02
+            if now > 5:
+                stop.set()
+            return Pass(wakeups=1)
+
+        monkeypatch.setattr(relay, "run_once", run_once)
+        monkeypatch.setattr("penstock.outbox.relay._BREATH_SECONDS", 0)
+        relay.run(stop, find_every=timedelta(hours=1), monotonic=lambda: now)
+        turns = [at for at, events in passes if events]
+        assert turns[0] >= 0.2
+        assert max(later - earlier for earlier, later in pairwise([0.0, *turns])) < 0.6
+
     def test_the_loop_finds_what_nobody_asked_for(self, bench: Bench, server: FakeServer) -> None:
         """The loop wakes a run for a dataset whose holder died, with no arrival to cause it."""
         bench.arrive("sales/1")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from penstock.errors import StoreUnavailable, Terminal, Transient
+from penstock.errors import LedgerUnavailable, StoreUnavailable, Terminal, Transient
 from penstock.model import Delivery
 from penstock.testing.intake import MemoryIntake
 from penstock.webhook.deliveries import Busy, GroupCommit
@@ -245,6 +245,23 @@ async def _too_late() -> None:
 def test_an_intake_that_hangs_is_answered_in_time_and_closing_waits_for_it() -> None:
     """The caller is told to come back, close returns only when nothing is in flight, and then nothing is taken."""
     asyncio.run(_too_late())
+
+
+async def _too_late_in_the_queue() -> None:
+    intake = MemoryIntake()
+    group = GroupCommit(intake, answer_seconds=0.5)
+    tasks = await behind_one(intake, group, [delivery("b"), delivery("c")])
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [LedgerUnavailable] * 3
+    assert group.waiting == 0
+    intake.gate.set()
+    await group.close()
+    assert [one.id for one in intake.deliveries] == ["first"]
+
+
+def test_what_was_refused_does_not_wait_on() -> None:
+    """A delivery whose sender was told to come back leaves the queue, unless its group is under way."""
+    asyncio.run(_too_late_in_the_queue())
 
 
 async def _short_answer() -> None:

@@ -14,7 +14,6 @@ from typing import Any
 from uuid import UUID
 
 import duckdb
-import httpx
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.cache_policies import NO_CACHE
@@ -121,8 +120,9 @@ async def _name_run(dataset: str) -> None:
     try:
         async with get_client() as client:
             await client.set_flow_run_name(UUID(run), dataset)
-    except httpx.HTTPError as error:
-        log.debug("the run %s keeps its name: %s", run, error)
+    except Exception as error:
+        # A name must not fail a run that has loaded.
+        log.debug("the run %s keeps its name: %r", run, error)
 
 
 async def _drain(settings: Settings, lease: Lease, ledger: Ledger, parts: dict[str, Any]) -> Report:

@@ -114,7 +114,8 @@ class Relay:
         first arrival of a burst does not wait, and what comes in the moment after it goes together.
         """
         away = False
-        look_at = quiet_until = monotonic()
+        look_at = monotonic()
+        quiet_until = look_at - _WAKE_SECONDS
         while not stop.is_set():
             self._alive()
             try:
@@ -122,9 +123,11 @@ class Relay:
                     self._ledger.wakeups.find()
                     look_at = monotonic() + find_every.total_seconds()
                 done = self.run_once(events=False)
-                if done.wakeups:
-                    quiet_until = monotonic() + _WAKE_SECONDS
-                elif monotonic() >= quiet_until:
+                now = monotonic()
+                # Wake-ups of other datasets do not put off the end of a quiet time that has begun.
+                if done.wakeups and now >= quiet_until + _WAKE_SECONDS:
+                    quiet_until = now + _WAKE_SECONDS
+                if now >= quiet_until:
                     done = self.run_once()
             except (PrefectUnavailable, LedgerUnavailable) as error:
                 if not away:

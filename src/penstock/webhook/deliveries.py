@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import anyio.to_thread
@@ -84,15 +85,16 @@ class GroupCommit:
     async def accept(self, delivery: Delivery) -> bool:
         """Return once `delivery` is durable: True when it was seen before.
 
-        Raises Busy when the queue is full or closed, and Transient when it could not be made durable in time; it
-        may then become durable all the same, and the sender's retry is a duplicate. A caller that is cancelled
-        leaves its delivery in the group.
+        Raises Busy when the queue is full or closed, and Transient when it could not be made durable in time; where
+        its group was under way it may become so all the same, and the sender's retry is a duplicate. A caller that is
+        cancelled leaves its delivery in the group.
         """
         if self._closed or self.waiting >= self._max_waiting:
             raise Busy
         lane = self._lanes.setdefault(delivery.dataset, _Lane())
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        lane.waiting.append(_Waiting(delivery=delivery, duplicate=future))
+        waiting = _Waiting(delivery=delivery, duplicate=future)
+        lane.waiting.append(waiting)
         if lane.drain is None:
             lane.drain = asyncio.create_task(self._drain(lane))
         if lane.enough is not None and len(lane.waiting) >= lane.last_size and not lane.enough.done():
@@ -103,6 +105,9 @@ class GroupCommit:
         except TimeoutError:
             if future.done() and not future.cancelled():
                 raise
+            # Its caller no longer counts its body, so that it must not wait on: the sender comes again.
+            with suppress(ValueError):
+                lane.waiting.remove(waiting)
             raise LedgerUnavailable("the delivery did not become durable in time") from None
 
     async def close(self) -> None:
@@ -115,6 +120,8 @@ class GroupCommit:
         try:
             while lane.waiting:
                 await self._gather(lane)
+                if not lane.waiting:
+                    break  # they were answered meanwhile
                 group = self._next_group(lane)
                 self._observe(len(group))
                 lane.began = asyncio.get_running_loop().time()

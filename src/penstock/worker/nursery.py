@@ -9,13 +9,15 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penstock.worker import child
-from penstock.worker.code import Code, changed
+from penstock.worker.code import Code, changed, imported
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -32,17 +34,17 @@ Born = ForkServerProcess | SpawnProcess
 class Nursery:
     """Makes processes for runs. `warm` before the first one, or the first one waits for the imports."""
 
-    def __init__(self) -> None:
-        self._context: ForkServerContext | SpawnContext = multiprocessing.get_context("spawn")
+    def __init__(self, root: Path) -> None:
+        self._root = root.resolve()
+        self._context = _context()
         self._born: list[Born] = []
-        self._code: Code = {}
-        if sys.platform == "linux":
-            self._context = multiprocessing.get_context("forkserver")
-            self._context.set_forkserver_preload(["penstock.worker.preload"])
+        self._code = Code(root=self._root)
+        self._renewing = False
 
     async def warm(self) -> str:
         """Start the fork server and see that it is safe to fork; returns in words how runs are started."""
         if isinstance(self._context, SpawnContext):
+            self._code = imported(self._root, since_ns=time.time_ns())
             return f"a fresh interpreter each, because {sys.platform} has no safe fork: some seconds slower"
         threads = 0
         for _ in range(_PROBES):
@@ -55,15 +57,16 @@ class Nursery:
             if threads == 1:
                 return "forked from a warm process"
             break
-        self._context, self._code = multiprocessing.get_context("spawn"), {}
+        # As long as the code stays as it is.
+        self._context, self._code = multiprocessing.get_context("spawn"), imported(self._root, since_ns=time.time_ns())
         return (
             f"a fresh interpreter each, because importing the flows left {threads or 'an unknown number of'} threads "
             "alive, which a fork would not copy: some seconds slower"
         )
 
     def is_stale(self) -> bool:
-        """Whether files of the project were changed since the fork server imported them."""
-        return bool(changed(self._code))
+        """Whether files of the project were changed since the fork server imported them, or it is being made anew."""
+        return self._renewing or bool(changed(self._code))
 
     async def renew(self) -> str | None:
         """Have a fork server with the code as it is now, unless the one that there is has it, or has runs.
@@ -73,10 +76,13 @@ class Nursery:
         files = changed(self._code)
         if not files or self.alive():
             return None
-        # There is no public way to end it; without one, it would be told by the end of this process only.
-        forkserver._forkserver._stop()  # type: ignore[attr-defined]
-        self._code = {}
-        await self.warm()
+        self._renewing = True
+        try:
+            await asyncio.to_thread(_end_fork_server)
+            self._context = _context()
+            await self.warm()
+        finally:
+            self._renewing = False
         return ", ".join(files[:_NAMED]) + (", …" if len(files) > _NAMED else "")
 
     async def _probe(self) -> tuple[int, Code]:
@@ -84,7 +90,8 @@ class Nursery:
         with receiver:
             with sender:
                 process = self._context.Process(target=child.probe, args=(sender,))
-                process.start()
+                # In a thread: the first one waits for all imports.
+                await asyncio.to_thread(process.start)
             # In a thread: what it tells may be more than a pipe holds, so that it cannot end before it is read.
             found: tuple[int, Code] = await asyncio.to_thread(receiver.recv)
         await ended(process)
@@ -103,6 +110,24 @@ class Nursery:
     def alive(self) -> list[Born]:
         """The runs that have not ended."""
         return [process for process in self._born if process.is_alive()]
+
+
+def _context() -> ForkServerContext | SpawnContext:
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["penstock.worker.preload"])
+    return context
+
+
+def _end_fork_server() -> None:
+    """Only while it has no runs. There is no public way; one that is left alone ends with this process."""
+    server: Any = forkserver._forkserver
+    if server._forkserver_pid is not None:
+        # What a run left behind may hold its pipe open, so that it would not end by itself.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(server._forkserver_pid, signal.SIGKILL)
+        server._stop()
 
 
 async def ended(process: Born) -> int:

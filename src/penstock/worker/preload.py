@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 import threading
+import time
 from importlib import import_module
 from pathlib import Path
 
@@ -70,9 +71,10 @@ def _import_project(root: Path) -> None:
         sys.stderr.write(f"penstock: {error}\n")
 
 
+_BEGAN = time.time_ns()
 _import_without_threads()
 _ROOT = import_module("penstock.settings").load_settings().project_dir.resolve()
 _import_project(_ROOT)
 _complete_models()
 THREADS = threads_alive()
-IMPORTED = imported(_ROOT)
+IMPORTED = imported(_ROOT, since_ns=_BEGAN)

@@ -55,6 +55,8 @@ _DRAIN_SECONDS = 8.0
 # How long a run that was cancelled has to give its claim back and report.
 _CANCEL_SECONDS = 10.0
 _LONGEST_PAUSE = 30.0
+# Before each look for a run that an event told of. One that is planned for later, or another worker's, is never found.
+_LOOKS = (0.0, 0.05, 0.15)
 
 
 @dataclass(kw_only=True)
@@ -79,7 +81,7 @@ class PenstockWorker(BaseWorker[PenstockJobConfiguration, PenstockVariables, Pen
 
     def __init__(self, *args: Any, runs: Path | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._nursery = Nursery()
+        self._nursery = Nursery(load_settings().project_dir)
         self._starts: str | None = None
         self._taken = TakenRuns(runs or load_settings().home / "runs")
         # From before they are claimed until their end is reported.
@@ -221,8 +223,9 @@ class PenstockWorker(BaseWorker[PenstockJobConfiguration, PenstockVariables, Pen
             self._under_way.pop(flow_run.id, None)
         try:
             await super()._give_worker_labels_to_flow_run(flow_run.id)
-        except (httpx.HTTPError, ObjectNotFound) as error:
-            self._logger.debug("flow run %s has no labels of its worker: %s", flow_run.id, error)
+        except Exception as error:
+            # Whatever it is: it would end every other run of this worker.
+            self._logger.debug("flow run %s has no labels of its worker: %r", flow_run.id, error)
         return result
 
     async def _run_forked(
@@ -343,12 +346,19 @@ class PenstockWorker(BaseWorker[PenstockJobConfiguration, PenstockVariables, Pen
                         if event.event == _CANCELLING:
                             self._cancel(_run_of(event))
                         elif self._is_ours(event):
-                            await self.get_and_submit_flow_runs()
+                            await self._look_for(_run_of(event))
             except Exception as error:
                 # Whatever breaks the stream, polling goes on; the stream is tried again.
                 self._logger.debug("the event stream ended: %s; again in %.1f s", error, pause)
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _look_for(self, run: UUID) -> None:
+        """Take what is due. The event may be here before the run's transaction has ended: then once more, soon."""
+        for pause in _LOOKS:
+            await asyncio.sleep(pause)
+            if run in self._under_way or any(found.id == run for found in await self.get_and_submit_flow_runs()):
+                return
 
     def _is_ours(self, event: Event) -> bool:
         return any(related.role == "work-pool" and related.name == self._work_pool_name for related in event.related)
