@@ -197,17 +197,21 @@ class ObjectStore:
         return sorted(found, key=lambda version: (version.latest, version.modified))
 
     def remove_versions(self, bucket: str, versions: Sequence[tuple[str, str | None]]) -> set[tuple[str, str | None]]:
-        """Remove exactly these (key, version id), in no order; returns those that could not be.
+        """Remove exactly these (key, version id), in no order; returns those that could not be, as the store says it.
 
-        One that is not there is no failure. None as the version id is for a bucket without versions.
+        A store may name a key that it kept without the version, and then any of that key's may be left. One that is
+        not there is no failure. None as the version id is for a bucket without versions.
         """
         failed: set[tuple[str, str | None]] = set()
         for start in range(0, len(versions), _PAGE):
-            wanted = [DeleteObject(key, version_id) for key, version_id in versions[start : start + _PAGE]]
+            page = versions[start : start + _PAGE]
+            keys = {key for key, _ in page}
             with self._ours(bucket):
-                for error in self._client.remove_objects(bucket, wanted):
-                    if error.code not in {"NoSuchKey", "NoSuchVersion"}:
-                        failed.add((str(error.name), error.version_id))
+                for error in self._client.remove_objects(bucket, [DeleteObject(*one) for one in page]):
+                    if error.code in {"NoSuchKey", "NoSuchVersion"}:
+                        continue
+                    # An error that names none of ours, as XML does with some control characters, may mean each.
+                    failed.update([(error.name, error.version_id)] if error.name in keys else page)
         return failed
 
     def stat(self, bucket: str, key: str) -> Stat:

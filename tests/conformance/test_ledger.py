@@ -296,6 +296,21 @@ class TestArrivals:
         assert {row.bucket for row in bench.rows()} == {REFUSED_BUCKET}
         assert bench.woken() == []
 
+    def test_a_refusal_is_over_with_the_arrival_of_its_file(self, bench: Bench) -> None:
+        """A file that can be taken by now ends its own refusal with its arrival, and no other's."""
+        arrivals = bench.ledger.arrivals
+        for key in ("sales/a.csv", "sales/b.csv"):
+            arrivals.refuse(key, "no dataset takes it", mark=replace(MARK, path=key), via=Via.FOLDER)
+        refused_b = Seen(stat=stat("sales/b.csv"), dataset=SALES, mark=replace(MARK, path="sales/b.csv"))
+        taken_a = Seen(stat=stat("sales/a.csv"), dataset=SALES, mark=MARK, was_refused=True)
+        assert arrivals.record([taken_a, refused_b], Via.FOLDER) == 2
+        states = {(row.bucket, row.key): row.state for row in bench.rows()}
+        assert (states[REFUSED_BUCKET, "sales/a.csv"], states[REFUSED_BUCKET, "sales/b.csv"]) == (
+            State.SUPERSEDED.value,
+            State.QUARANTINED.value,
+        )
+        assert arrivals.record([taken_a], Via.FOLDER) == 0
+
 
 class TestDeliveries:
     """Webhook deliveries."""

@@ -8,9 +8,15 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import inspect
+from sqlalchemy.exc import IntegrityError
 
 from penstock.declarations import Dataset
+from penstock.ledger import Ledger
 from penstock.ledger.replay import Selection
+from penstock.ledger.tables import objects
 from penstock.model import State, Via
 from tests.conformance.ledgers import BACKENDS, MAKERS, SALES, START, Bench, delivery, stat
 
@@ -91,6 +97,30 @@ def test_only_what_counts_comes_back(bench: Bench) -> None:
     assert len(bench.ledger.facts.stories("sales/1")) == 4
 
 
+def test_what_came_before_its_dataset_was_declared_is_archived_with_its_key(bench: Bench) -> None:
+    """A superseded generation that no dataset took goes along, and `why` tells of it."""
+    bench.arrive("sales/1", dataset=None)
+    bench.arrive("sales/1", "b")
+    load(bench)
+    assert [row.dataset for row in bench.rows()] == [None, "sales"]
+    assert retire(bench) == 2
+    stories = bench.ledger.facts.stories("sales/1")
+    assert [(story.dataset, story.state) for story in stories] == [("sales", State.LOADED), (None, State.SUPERSEDED)]
+    bench.arrive("sales/1", "c")
+    assert bench.states() == [("sales/1", 2, "loaded"), ("sales/1", 3, "pending")]
+
+
+def test_what_was_missing_is_loaded_when_it_comes_back(bench: Bench) -> None:
+    """The same bytes again are a new generation: the archived one was never read."""
+    bench.arrive("sales/1")
+    lease = bench.take()
+    bench.settle(lease, *bench.claim(lease), state=State.MISSING)
+    assert bench.ledger.work.finish(lease)
+    assert retire(bench) == 1
+    assert bench.arrive("sales/1") == 1
+    assert bench.states() == [("sales/1", 1, "missing"), ("sales/1", 2, "pending")]
+
+
 def test_what_changed_meanwhile_is_not_archived(bench: Bench) -> None:
     """Replayed, or overwritten, after retention had looked: the key stays as it is."""
     bench.arrive("sales/1")
@@ -117,9 +147,11 @@ def test_an_archived_delivery_is_a_duplicate_until_it_is_forgotten(bench: Bench)
         ("shop", "x"),
         ("other", "one"),
     }
-    assert bench.ledger.archive.forget("shop", before=START) == 0
-    assert bench.ledger.archive.forget("other", before=START + timedelta(days=1)) == 0
-    assert bench.ledger.archive.forget("shop", before=START + timedelta(days=1)) == 2
+    later = START + timedelta(days=1)
+    assert bench.ledger.archive.forget("shop", "sales", before=START) == 0
+    assert bench.ledger.archive.forget("other", "sales", before=later) == 0
+    assert bench.ledger.archive.forget("shop", "orders", before=later) == 0
+    assert bench.ledger.archive.forget("shop", "sales", before=later) == 2
     assert deliveries.record("landing", "e3", stat("e3"), {1: delivery("one")}, Via.WEBHOOK) == set()
 
 
@@ -133,3 +165,52 @@ def test_what_was_archived_cannot_be_replayed(bench: Bench) -> None:
     ((reason, refusals),) = done.refused.items()
     assert "put it again" in reason
     assert refusals.first == ["landing/sales/1@1"]
+
+
+def test_a_ledger_with_rows_is_migrated_to_the_archive(tmp_path: Path) -> None:
+    """Objects and deliveries of 0002 are there afterwards as they were, under the indexes that the tables name."""
+    config = Config()
+    config.set_main_option("script_location", "penstock.ledger:migrations")
+    ledger = Ledger(f"sqlite:///{tmp_path}/ledger.db", project="p")
+    with ledger.database.write() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+        names = [column.name for column in objects.c]
+        values = ["?"] * len(names)
+        insert = f"INSERT INTO objects ({', '.join(names)}) VALUES ({', '.join(values)})"
+        for number in range(1, 1001):
+            row = _row_of_0002(number)
+            connection.exec_driver_sql(insert, tuple(row.get(name) for name in names))
+        before = connection.exec_driver_sql("SELECT * FROM objects ORDER BY id").all()
+    assert ledger.migrate(lock_folder=tmp_path) == ("0002", "0003")
+    ledger.check()
+    with ledger.database.read() as connection:
+        assert connection.exec_driver_sql("SELECT * FROM objects ORDER BY id").all() == before
+        found = {(index["name"], *index["column_names"]) for index in inspect(connection).get_indexes("objects")}
+    assert found == {(index.name, *(column.name for column in index.columns)) for index in objects.indexes}
+    with ledger.database.write() as connection, pytest.raises(IntegrityError, match="UNIQUE"):
+        connection.exec_driver_sql(insert, tuple((_row_of_0002(2) | {"id": 5000}).get(name) for name in names))
+    ledger.close()
+
+
+def _row_of_0002(number: int) -> dict[str, object]:
+    delivered = number % 2
+    return {
+        "id": number,
+        "dataset": "sales",
+        "bucket": "landing",
+        "key": f"sales/{number}",
+        "generation": 1,
+        "entry": delivered,
+        "etag": "a",
+        "size": 10,
+        "via": "webhook" if delivered else "bucket",
+        "source": "shop" if delivered else None,
+        "delivery": f"d{number}" if delivered else None,
+        "state": "pending",
+        "attempts": 0,
+        "hiccups": 0,
+        "again": 0,
+        "arrived_at": number,
+        "changed_at": number,
+    }

@@ -126,7 +126,7 @@ def checks(bench: Bench) -> None:
 def retention(bench: Bench) -> None:
     page = bench.ledger.archive.page("sales", State.LOADED, after=1, limit=500)
     bench.ledger.archive.retire(bench.ledger.archive.of_keys({name for _, name, _ in page}))
-    bench.ledger.archive.forget("shop", before=START + timedelta(days=9))
+    bench.ledger.archive.forget("shop", "sales", before=START + timedelta(days=9))
 
 
 @pytest.mark.parametrize(

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from penstock.declarations import Dataset, Source, unverified
-from penstock.flows.retain import Retained, Retention
+from penstock.errors import PenstockError
+from penstock.flows.retain import Retained, Retention, retain, retain_all
 from penstock.flows.verify import compare
 from penstock.ledger.database import utc_now
 from penstock.ledger.replay import Selection
+from penstock.ledger.tables import objects
 from penstock.model import Delivery, State
 from penstock.objects import ObjectStore
 from penstock.sensors.sweep import Sweep
@@ -60,9 +66,12 @@ class Kept:
 
     def retain(self, store: Any = None, **more: Any) -> Retained:
         """One pass."""
+        return self.retention(store, **more).run_once(self.dataset, [SHOP])
+
+    def retention(self, store: Any = None, **more: Any) -> Retention:
+        """What makes the passes."""
         parts = self.works.parts
-        retention = Retention(ledger=parts.ledger, store=store or parts.store, bucket=parts.bucket, **more)
-        return retention.run_once(self.dataset, [SHOP])
+        return Retention(ledger=parts.ledger, store=store or parts.store, bucket=parts.bucket, **more)
 
     def load(self, key: str, data: bytes) -> None:
         """PUT, record and load."""
@@ -172,6 +181,86 @@ class TestGoing:
         assert kept.retain().archived == 1
         assert kept.versions() == []
 
+    @pytest.mark.parametrize("kind", ["minio", "embedded"])
+    def test_what_was_deleted_before_it_was_read_is_archived(
+        self, tmp_path: Path, minio: RealStore, embedded: RealStore, kind: str
+    ) -> None:
+        """On either store; it is loaded when it comes again."""
+        with kept_in(tmp_path, minio if kind == "minio" else embedded) as kept:
+            kept.works.parts.arrive(KEY, csv_of(1))
+            for version in kept.works.parts.store.versions(kept.bucket, KEY) if kind == "minio" else [None]:
+                id = version.id if version else None
+                assert not kept.works.parts.store.remove_versions(kept.bucket, [(KEY, id)])
+            kept.works.drain()
+            assert kept.works.parts.states(KEY) == [State.MISSING]
+            kept.later(8)
+            assert kept.retain() == Retained(dataset="sales", archived=1)
+            kept.load(KEY, csv_of(1))
+            assert kept.works.rows() == [1]
+
+    def test_each_pass_has_its_own_time(self, kept: Kept) -> None:
+        """A long one over a dataset takes nothing from the next one's."""
+        minutes = iter(range(0, 1000, 3))
+        retention = kept.retention(monotonic=lambda: 60.0 * next(minutes))
+        for number in range(3):
+            kept.load(f"sales/{number}.csv", csv_of(number))
+            kept.later(8)
+            assert retention.run_once(RETAINED, []) == Retained(dataset="sales", removed=1, archived=1)
+
+    def test_a_dataset_that_fails_does_not_keep_the_others(self, kept: Kept) -> None:
+        """It is named at the end, and tried again by the next run, while one that is done waits for its hour."""
+        kept.load(KEY, csv_of(1))
+        kept.later(8)
+        datasets = [replace(RETAINED, name="orders", prefix="orders/"), RETAINED, replace(SALES, name="for_ever")]
+        retention = kept.retention()
+        real = retention.run_once
+
+        def run_once(dataset: Dataset, sources: Sequence[Source]) -> Retained:
+            if dataset.name == "orders":
+                crashed()
+            assert sources == [SHOP]
+            return real(dataset, sources)
+
+        with pytest.MonkeyPatch.context() as broken:
+            broken.setattr(retention, "run_once", run_once)
+            passes, failed = retain_all(retention, datasets, [SHOP, replace(SHOP, name="x", dataset="orders")])
+        assert passes == [Retained(dataset="sales", removed=1, archived=1)]
+        assert {name: type(error) for name, error in failed.items()} == {"orders": ZeroDivisionError}
+        passes, failed = retain_all(retention, datasets, [SHOP])
+        assert ([one.dataset for one in passes], failed) == (["orders"], {})
+        kept.later(1 / 24)
+        passes, failed = retain_all(retention, datasets, [SHOP])
+        assert ([one.dataset for one in passes], failed) == (["orders", "sales"], {})
+
+    def test_a_run_in_which_a_dataset_failed_fails(
+        self, kept: Kept, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """After the passes over the others, with its name; the log has the error."""
+        kept.load(KEY, csv_of(1))
+        kept.later(8)
+        parts = kept.works.parts
+        flow = sys.modules[retain_all.__module__]
+        project = SimpleNamespace(datasets=[replace(RETAINED, name="orders"), RETAINED], sources=[SHOP])
+        monkeypatch.setattr(flow, "load_settings", lambda: SimpleNamespace(project_dir=None, bucket=parts.bucket))
+        monkeypatch.setattr(flow, "load_project", lambda *_, **__: project)
+        monkeypatch.setattr(flow, "open_ledger", lambda _: parts.ledger)
+        monkeypatch.setattr(flow, "open_store", lambda _: Meddled(parts.store, "versions", crashed))
+        monkeypatch.setattr(flow, "get_run_logger", logging.getLogger)
+        with pytest.raises(PenstockError, match="failed for sales:"):
+            asyncio.run(retain.fn())
+        assert "ZeroDivisionError" in caplog.text
+        assert kept.retention().is_due("sales")
+        assert not kept.retention().is_due("orders")
+
+    def test_a_pass_that_was_cut_short_is_due_at_once(self, kept: Kept) -> None:
+        """One that came through is not, also when many late runs come together."""
+        kept.load(KEY, csv_of(1))
+        kept.later(8)
+        assert not kept.retain(longest=timedelta(0)).complete
+        assert kept.retention().is_due("sales")
+        assert kept.retain().complete
+        assert not kept.retention().is_due("sales")
+
     def test_a_pass_goes_on_where_the_last_one_was_cut_short(self, tmp_path: Path, minio: RealStore) -> None:
         """Passes that end after a page each come through, though something stays that is in the way of each."""
         with kept_in(tmp_path, minio, replace(RETAINED, on_overwrite="append")) as kept:
@@ -237,15 +326,41 @@ class TestStaying:
         assert kept.works.parts.states(KEY) == [State.LOADED, State.SUPERSEDED]
 
     def test_without_versions_nothing_is_removed(self, tmp_path: Path, embedded: RealStore) -> None:
-        """A key might be overwritten at that moment; what somebody else removed is archived."""
-        with kept_in(tmp_path, embedded) as kept:
-            kept.load(KEY, csv_of(1))
-            kept.load("sales/b.csv", csv_of(2))
+        """A key might be overwritten at that moment; nothing can go, so the store is not asked for any of them."""
+        with kept_in(tmp_path, embedded, replace(RETAINED, on_overwrite="append")) as kept:
+            for number in (1, 2):
+                kept.load(KEY, csv_of(number))
+            kept.load("sales/b.csv", csv_of(3))
             kept.later(8)
             kept.works.parts.store.remove(kept.bucket, "sales/b.csv")
-            assert kept.retain() == Retained(dataset="sales", archived=1, kept=1)
+            store = Meddled(kept.works.parts.store, "stat", crashed)
+            assert kept.retain(store, page=1) == Retained(dataset="sales", kept=2)
             assert kept.works.parts.keys() == [KEY]
             assert kept.sweep() == 0
+
+    def test_a_version_that_the_store_keeps_is_not_uncovered(self, kept: Kept) -> None:
+        """Though its error does not name the version: the key stays whole until the next pass."""
+        kept.load(KEY, csv_of(1))
+        kept.load(KEY, csv_of(2))
+        kept.later(8)
+        refusing = Refusing(kept.works.parts.store)
+        assert kept.retain(refusing).archived == 0
+        assert kept.versions() == [csv_of(1), csv_of(2)]
+        assert kept.sweep() == 0
+        assert kept.retain().archived == 2
+        assert kept.versions() == []
+
+    def test_the_same_bytes_put_again_today_stay(self, kept: Kept) -> None:
+        """They are what was loaded long ago, and yet somebody put them now: they go when they are old."""
+        kept.load(KEY, csv_of(1))
+        with kept.works.parts.ledger.database.write() as connection:
+            connection.execute(update(objects).values(changed_at=kept.works.parts.clock.now - timedelta(days=8)))
+        kept.works.parts.put(KEY, csv_of(1))
+        assert kept.retain() == Retained(dataset="sales")
+        assert kept.versions() == [csv_of(1), csv_of(1)]
+        kept.later(8)
+        assert kept.retain().archived == 1
+        assert kept.versions() == []
 
 
 class TestComingBack:
@@ -479,4 +594,20 @@ class Meddled:
         if name == self._name and self._meanwhile is not None:
             self._meanwhile()
             self._meanwhile = None
+        return getattr(self._real, name)
+
+
+class Refusing:
+    """A real store that keeps older versions, and does not say which."""
+
+    def __init__(self, real: ObjectStore) -> None:
+        self._real = real
+
+    def remove_versions(self, bucket: str, versions: Sequence[tuple[str, str | None]]) -> set[tuple[str, str | None]]:
+        """Keep what is not the latest."""
+        latest = {(key, self._real.versions(bucket, key)[-1].id) for key, _ in versions}
+        self._real.remove_versions(bucket, [one for one in versions if one in latest])
+        return {(key, None) for key, id in versions if (key, id) not in latest}
+
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)

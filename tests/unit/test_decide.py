@@ -119,6 +119,7 @@ def test_every_state_has_moves_and_a_next_step() -> None:
     assert set(MOVES) == set(State)
     assert all(state not in targets for state, targets in MOVES.items())
     assert all(next_step(state) for state in State)
+    assert [state for state in State if "rows are in the warehouse" in next_step(state, removed=True)] == [State.LOADED]
 
 
 @pytest.mark.parametrize("target", State)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from minio.deleteobjects import DeleteError
 
 from penstock.declarations import Dataset, Source, unverified
 from penstock.errors import DeclarationError
 from penstock.flows.retention import Plan, done_deliveries, plan_versions, plan_without_versions
 from penstock.ledger.archive import Held
 from penstock.model import State, Version
+from penstock.objects import ObjectStore
 
 BEFORE = datetime(2026, 3, 1, tzinfo=UTC)
 OLD, YOUNG = BEFORE - timedelta(days=1), BEFORE + timedelta(days=1)
@@ -98,11 +101,37 @@ def test_the_same_bytes_put_again_are_the_generation_that_was_loaded() -> None:
     assert plan([held(1)], [version("v1"), again]) == Plan(first=("v1",), last="v9", archive=(held(1),))
 
 
-def test_without_versions_only_what_is_gone_is_archived() -> None:
-    """What is there stays, and is counted when it is old enough."""
-    assert plan_without_versions([held(1)], False, before=BEFORE) == Plan(archive=(held(1),))
-    assert plan_without_versions([held(1)], True, before=BEFORE) == Plan(kept=True)
-    assert plan_without_versions([held(1, at=YOUNG)], True, before=BEFORE) == Plan()
+def test_the_same_bytes_put_again_stay_until_they_are_old_themselves() -> None:
+    """And with them the version that their row names; copies between the two go one by one as they grow old."""
+    old, young = (Version(id=id, etag="e1", modified=at, latest=False) for id, at in (("v8", OLD), ("v9", YOUNG)))
+    latest = replace(young, id="v10", latest=True)
+    assert plan([held(1)], [version("v1"), latest]) == Plan()
+    assert plan([held(1)], [version("v1"), old, young, latest]) == Plan(first=("v8",))
+    marker = version("m", latest=True, marker=True)
+    assert plan([held(1)], [version("v1"), young, marker]) == Plan(first=("v1",))
+
+
+@pytest.mark.parametrize("state", [State.MISSING, State.SUPERSEDED])
+def test_without_versions_only_what_the_ledger_knows_to_be_gone_is_archived(state: State) -> None:
+    """The rest stays, and is counted when it is old enough."""
+    rows = [held(1), held(2, state)]
+    assert plan_without_versions(rows, before=BEFORE) == Plan(archive=tuple(rows))
+    assert plan_without_versions([held(1), held(2, state, YOUNG)], before=BEFORE) == Plan()
+    rows = [held(1, State.SUPERSEDED), held(2)]
+    assert plan_without_versions(rows, before=BEFORE) == Plan(archive=(rows[0],), kept=True)
+    assert plan_without_versions([held(1, at=YOUNG)], before=BEFORE) == Plan()
+
+
+@pytest.mark.parametrize("name", [None, "b", "a"])
+def test_what_the_store_could_not_remove_is_never_taken_for_removed(
+    name: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error without a version is its key's; one that names none of the keys may mean each of them."""
+    store = ObjectStore("localhost:1", "key", "secret")
+    error = DeleteError(code="InternalError", message=None, name=name, version_id=None)
+    monkeypatch.setattr(store._client, "remove_objects", lambda *args: iter([error]))
+    wanted: list[tuple[str, str | None]] = [("a", "v1"), ("a", "v2")]
+    assert store.remove_versions("landing", wanted) == ({("a", None)} if name == "a" else set(wanted))
 
 
 def test_an_envelope_is_done_when_all_its_deliveries_are() -> None:

@@ -18,6 +18,8 @@ _DONE = frozenset({State.LOADED, State.EMPTY, State.SUPERSEDED, State.MISSING})
 # A delivery that somebody dropped does not keep the others of its envelope.
 _DONE_DELIVERY = _DONE | {State.IGNORED}
 _READ = frozenset({State.LOADED, State.EMPTY})
+# A run looked for these bytes and they were not there.
+_GONE = frozenset({State.MISSING, State.SUPERSEDED})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,33 +55,42 @@ def plan_versions(held: Sequence[Held], versions: Sequence[Version], *, before: 
     first = [version.id for version in older if _may_go(version, held, before, unknown_too)]
     clear = ended and len(first) == len(older)
     newest = held[-1]
+    current = _match(latest, held) is newest
     if latest.marker:
         # Somebody removed the key; the marker hides what is left, and goes when nothing is.
         ends = clear and latest.modified < before
     else:
-        ends = clear and _match(latest, held) is newest and newest.state in _READ
+        ends = clear and current and newest.state in _READ and _is_old(latest, newest, before)
     if ends:
         return Plan(first=tuple(first), last=latest.id, archive=tuple(held))
+    if current:
+        # Its bytes were put again and stay; so does the version by which its row, and a replay, finds them.
+        first = [id for id in first if id != newest.version_id]
     kept = [row for version in versions if version.id not in first and (row := _match(version, held))]
     return Plan(first=tuple(first), archive=_overwritten(held, before, kept))
 
 
-def plan_without_versions(held: Sequence[Held], there: bool, *, before: datetime) -> Plan:
-    """As `plan_versions` where the bucket keeps none: what is `there` stays.
+def plan_without_versions(held: Sequence[Held], *, before: datetime) -> Plan:
+    """As `plan_versions` where the bucket keeps none: nothing is removed, so the store need not be asked.
 
     Neither MinIO nor rclone removes a key on the condition that it still is what it was, so that what was put at the
-    same moment would be lost. Rows go only whose bytes are gone.
+    same moment would be lost. Rows go only of whose bytes the ledger knows that they are gone.
     """
     if any(row.entry for row in held):
         return Plan()
     ended = all(_is_done(row, before) for row in held)
-    if ended and not there:
+    if ended and held[-1].state in _GONE:
         return Plan(archive=tuple(held))
     return Plan(archive=_overwritten(held, before, ()), kept=ended)
 
 
 def _is_done(row: Held, before: datetime) -> bool:
     return row.state in _DONE and row.changed_at < before
+
+
+def _is_old(version: Version, row: Held, before: datetime) -> bool:
+    """Whether a version of a generation that is done is old: where it was put again later, it is as old as that."""
+    return version.id == row.version_id or version.modified < before
 
 
 def _match(version: Version, held: Sequence[Held]) -> Held | None:
@@ -98,7 +109,7 @@ def _may_go(version: Version, held: Sequence[Held], before: datetime, unknown_to
         return version.modified < before
     if row is None:
         return unknown_too and version.modified < before
-    return _is_done(row, before)
+    return _is_done(row, before) and _is_old(version, row, before)
 
 
 def _overwritten(held: Sequence[Held], before: datetime, kept: Sequence[Held]) -> tuple[Held, ...]:

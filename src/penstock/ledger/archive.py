@@ -81,9 +81,13 @@ class Archive:
                 connection.execute(delete(objects).where(objects.c.id.in_(piece)))
             return len(ids)
 
-    def forget(self, source: str, *, before: datetime) -> int:
-        """Forget a source's archived deliveries that came before a moment, a bounded number; returns how many."""
-        old = select(archive.c.id).where(archive.c.source == source, archive.c.arrived_at < before).limit(_FORGET)
+    def forget(self, source: str, dataset: str, *, before: datetime) -> int:
+        """Forget a source's archived deliveries to a dataset that came before a moment, a bounded number.
+
+        Returns how many.
+        """
+        of = (archive.c.source == source, archive.c.dataset == dataset)
+        old = select(archive.c.id).where(*of, archive.c.arrived_at < before).limit(_FORGET)
         with self._database.write() as connection:
             return connection.execute(delete(archive).where(archive.c.id.in_(old))).rowcount
 

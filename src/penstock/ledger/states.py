@@ -47,7 +47,8 @@ def sources(target: State) -> list[str]:
 def next_step(state: State, *, removed: bool = False) -> str:
     """What happens next to something in `state`, for `penstock why`; `removed` by retention."""
     if removed:
-        return "nothing; its rows are in the warehouse, and it went from the store. To load it again: put it again"
+        rows = "its rows are in the warehouse, and " if state is State.LOADED else ""
+        return f"nothing; {rows}retention archived it. To load it: put it again"
     return {
         State.PENDING: "a run loads it as soon as it is woken; look again in a few seconds",
         State.CLAIMED: "the run that holds it loads it; if that run died, the next one takes it over",

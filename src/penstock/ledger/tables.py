@@ -125,7 +125,7 @@ archive = Table(
     "archive",
     metadata,
     Column("id", _Id, primary_key=True, autoincrement=False, comment="the one it had in objects"),
-    Column("dataset", Text, nullable=False),
+    Column("dataset", Text, comment="NULL: superseded before a dataset took its key"),
     Column("bucket", Text, nullable=False),
     Column("key", Text, nullable=False),
     Column("generation", Integer, nullable=False),

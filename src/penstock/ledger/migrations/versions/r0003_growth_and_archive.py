@@ -38,7 +38,7 @@ def upgrade() -> None:
             nullable=False,
             comment="the one it had in objects",
         ),
-        sa.Column("dataset", sa.Text(), nullable=False),
+        sa.Column("dataset", sa.Text(), nullable=True, comment="NULL: superseded before a dataset took its key"),
         sa.Column("bucket", sa.Text(), nullable=False),
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("generation", sa.Integer(), nullable=False),
