@@ -24,7 +24,7 @@ from minio.notificationconfig import NotificationConfig
 from bench import project, rows
 from bench.figures import Wrong
 from penstock.ledger.database import utc_now
-from penstock.project import load_project
+from penstock.project import FOLDERS, load_project
 from penstock.sensors.sweep import Sweep, Swept
 from penstock.settings import Settings, load_settings
 from penstock.wiring import open_landing, open_ledger, open_store, open_warehouse
@@ -163,6 +163,9 @@ class World:
 
     def sweep(self, prefix: str) -> Swept:
         """What `penstock sweep` does for the keys under a prefix, in this process."""
+        # An earlier bench's project had the same names.
+        for name in [name for name in sys.modules if name.partition(".")[0] in FOLDERS]:
+            del sys.modules[name]
         declared = load_project(self.settings.project_dir, only=["flows", "sensors", "webhook"])
         store, ledger = open_store(self.settings), open_ledger(self.settings)
         try:
