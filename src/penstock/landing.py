@@ -9,7 +9,7 @@ import io
 import logging
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import BinaryIO, cast
@@ -93,16 +93,18 @@ class Landing:
             return None
         return now if now.etag == put.etag else None
 
-    def record_files(self, put: Sequence[tuple[Stat, FileMark | None]]) -> int:
+    def record_files(self, put: Sequence[tuple[Stat, FileMark | None]], *, refused: Container[str] = ()) -> int:
         """Record together, in their order, what was put, and remember the files; returns how many were new.
 
-        The mark is None for a file that was written since: it is not remembered. Raises Transient.
+        The mark is None for a file that was written since: it is not remembered. The keys `refused` are of files that
+        could not be taken earlier, which is forgotten. Raises Transient, and then nothing is recorded.
         """
         seen = [
             Seen(
                 stat=stat,
                 dataset=self.dataset_for(stat.key),
                 mark=replace(mark, etag=stat.etag) if mark is not None else None,
+                was_refused=stat.key in refused,
             )
             for stat, mark in put
         ]

@@ -353,6 +353,53 @@ def test_a_dataset_declared_later_takes_what_was_refused(inbox: Path, parts: Par
     assert sensor.scan() == 0
 
 
+def test_what_is_recorded_is_not_recorded_again_when_the_ledger_goes_away_next(
+    inbox: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the files their refusals are over: all that could fail afterwards makes nothing of them happen again."""
+    names = ["late/x.csv", "late/y.csv"]
+    (inbox / "late").mkdir()
+    for name in names:
+        (inbox / name).write_bytes(b"data")
+    sensor = sensor_on(inbox, parts)
+    sensor.scan()
+    work_off(sensor)
+    parts.landing = Landing(
+        store=parts.store, ledger=parts.ledger, datasets=[Dataset(name="late")], bucket=parts.bucket
+    )
+    given: list[str] = []
+
+    class Leaves(Arrivals):
+        """A ledger that forgets nothing once it has recorded something."""
+
+        def record(self, seen: Any, via: Any) -> int:
+            """As the real one."""
+            given.extend(one.stat.key for one in seen)
+            return super().record(seen, via)
+
+        def forget_refusal(self, key: str) -> None:
+            """Not now."""
+            raise LedgerUnavailable
+
+        def forget_files(self, paths: Sequence[str]) -> None:
+            """Not now."""
+            raise LedgerUnavailable
+
+    ledger = Leaves(parts.ledger.database, "demo")
+    monkeypatch.setattr(parts.ledger, "arrivals", ledger)
+    now = [0.0]
+    sensor = sensor_on(inbox, parts, Folder(after="delete"), arrivals=ledger, monotonic=lambda: now[0])
+    sensor.scan()
+    sensor._begin()
+    wait_for(lambda: [one.over for one in sensor._taking.uploads.under_way] == [True] * 2, what="both are put")
+    for _ in range(10):
+        sensor.run_once()
+        now[0] += 60
+    assert sorted(given) == names
+    assert [story.state for name in names for story in parts.refusals(name)] == [State.SUPERSEDED] * 2
+    assert [parts.states(name) for name in names] == [[State.PENDING]] * 2
+
+
 @pytest.mark.parametrize("size", [10, 6_000_000], ids=["small", "multipart"])
 def test_written_while_it_is_uploaded(inbox: Path, parts: Parts, size: int) -> None:
     """A file that is written during its upload is never visible half, and then taken as it became."""
@@ -816,9 +863,43 @@ def held(key: str, parts: Parts) -> tuple[MeddledStore, threading.Event, threadi
 
 
 @pytest.mark.parametrize("size", [10, 17_000_000], ids=["small", "large"])
-def test_a_slow_upload_holds_up_no_other(inbox: Path, outside: Path, parts: Parts, size: int) -> None:
-    """While a file is on its way others are recorded; it is recorded itself once it is there."""
+def test_a_slow_upload_is_overtaken_by_other_datasets_only(
+    inbox: Path, outside: Path, parts: Parts, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many files came after it, those of its ordered dataset are recorded behind it, and no other waits."""
+    monkeypatch.setattr(uploads, "_MOST", 48)
+    monkeypatch.setattr(uploads, "_MOST_OF_ONE", 24)
+    (inbox / "other").mkdir()
+    names = [f"{number:02}.csv" for number in range(60)]
     store, begun, go_on = held("sales/slow.csv", parts)
+    parts.datasets = [Dataset(name="sales"), Dataset(name="other")]
+    with watching(sensor_on(inbox, parts, store=store), parts):
+        try:
+            (outside / "slow.csv").write_bytes(b"x" * size)
+            (outside / "slow.csv").rename(inbox / "sales" / "slow.csv")
+            assert begun.wait(10)
+            for folder_name in ("sales", "other"):
+                for name in names:
+                    (inbox / folder_name / name).write_bytes(b"x")
+            wait_for(lambda: len(parts.ledger.facts.by_state(State.PENDING)) == 61, what="the others are recorded")
+            assert all(parts.states(f"other/{name}") for name in names)
+            # One that was put while a large one is on its way would be seen in the bucket, and recorded from there.
+            assert size == 10 or not any(key.startswith("sales/0") for key in store.puts)
+        finally:
+            go_on.set()
+        wait_for(lambda: len(parts.ledger.facts.by_state(State.PENDING, limit=200)) == 122, what="all are recorded")
+    arrived = sorted(parts.ledger.facts.by_state(State.PENDING, limit=200), key=lambda story: story.id)
+    ordered = [story.key for story in arrived if story.key.startswith("sales/")]
+    assert ordered[1:] == ["sales/slow.csv", *(f"sales/{name}" for name in names)]
+
+
+@pytest.mark.parametrize("size", [10, 17_000_000], ids=["small", "large"])
+def test_where_order_does_not_matter_a_slow_upload_holds_up_no_other(
+    inbox: Path, outside: Path, parts: Parts, size: int
+) -> None:
+    """While a file is on its way others of its dataset are recorded; it is recorded itself once it is there."""
+    store, begun, go_on = held("sales/slow.csv", parts)
+    parts.datasets = [Dataset(name="sales", ordered=False)]
     with watching(sensor_on(inbox, parts, store=store), parts):
         try:
             (outside / "slow.csv").write_bytes(b"x" * size)
@@ -833,25 +914,48 @@ def test_a_slow_upload_holds_up_no_other(inbox: Path, outside: Path, parts: Part
         recorded(parts, "sales/slow.csv", b"x" * size)
 
 
+@pytest.mark.parametrize("ordered", [True, False])
 def test_large_files_take_turns_and_none_is_forgotten(
-    inbox: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
+    inbox: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch, ordered: bool
 ) -> None:
-    """Of many large files two are on their way at a time, and all are taken, also when one of them vanishes."""
+    """Of many large files few are on their way at a time, and all are taken, also when some of them vanish."""
     monkeypatch.setattr(uploads, "_LARGE", 5)
+    parts.datasets = [Dataset(name="sales", ordered=ordered)]
+    parts.landing = parts.landing_with(parts.store)
     sensor = sensor_on(inbox, parts)
-    for number in range(10):
-        (inbox / "sales" / f"{number}.csv").write_bytes(b"large enough")
+    for number in range(40):
+        (inbox / "sales" / f"{number:02}.csv").write_bytes(b"large enough")
     sensor.scan()
     sensor._begin()
-    assert len(sensor._taking.uploads.under_way) == 2
-    for number in (2, 3):
-        (inbox / "sales" / f"{number}.csv").unlink()
-    assert work_off(sensor) == 8
+    assert len(sensor._taking.uploads.under_way) == (1 if ordered else 2)
+    for number in range(2, 25):
+        (inbox / "sales" / f"{number:02}.csv").unlink()
+    assert work_off(sensor) == 17
+
+
+def test_what_was_set_aside_comes_before_what_is_due_since(
+    inbox: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When a large file is through, those that waited for it are put and recorded before those that came later."""
+    monkeypatch.setattr(uploads, "_LARGE", 5)
+    sensor = sensor_on(inbox, parts)
+    names = [f"{number:02}.csv" for number in range(60)]
+    for name in names:
+        (inbox / "sales" / name).write_bytes(b"large enough" if name == "00.csv" else b"x")
+        sensor.offer(inbox / "sales" / name)
+    sensor._begin()
+    (large,) = sensor._taking.uploads.under_way
+    wait_for(lambda: large.over, what="it is put")
+    assert work_off(sensor) == 60
+    arrived = sorted(parts.ledger.facts.by_state(State.PENDING), key=lambda story: story.id)
+    assert [story.key for story in arrived] == [f"sales/{name}" for name in names]
 
 
 def test_a_hung_upload_is_no_sign_of_life(inbox: Path, parts: Parts) -> None:
     """However many others go by, the sensor is not alive while one file does not move, and is once it does."""
     store, begun, go_on = held("sales/hangs.csv", parts)
+    (inbox / "other").mkdir()
+    parts.datasets = [Dataset(name="sales"), Dataset(name="other")]
     beats: list[float] = []
     sensor = sensor_on(inbox, parts, store=store)
     sensor._alive = lambda: beats.append(time.monotonic())
@@ -860,8 +964,8 @@ def test_a_hung_upload_is_no_sign_of_life(inbox: Path, parts: Parts) -> None:
             (inbox / "sales" / "hangs.csv").write_bytes(b"x")
             assert begun.wait(10)
             for number in range(3):
-                (inbox / "sales" / f"{number}.csv").write_bytes(b"x")
-                wait_for(partial(parts.states, f"sales/{number}.csv"), what="it is recorded")
+                (inbox / "other" / f"{number}.csv").write_bytes(b"x")
+                wait_for(partial(parts.states, f"other/{number}.csv"), what="it is recorded")
                 if number == 0:
                     told = len(beats)
             assert len(beats) == told
@@ -877,9 +981,9 @@ def test_many_files_share_transactions_and_arrive_in_order(
     groups: list[int] = []
     real = parts.landing.record_files
 
-    def record(put: Any) -> int:
+    def record(put: Any, **how: Any) -> int:
         groups.append(len(put))
-        return real(put)
+        return real(put, **how)
 
     monkeypatch.setattr(parts.landing, "record_files", record)
     with watching(sensor_on(inbox, parts), parts):

@@ -85,6 +85,22 @@ def test_a_look_later_and_who_is_in_a_hurry() -> None:
     assert names(found) == "b"
 
 
+def test_who_was_in_a_hurry_during_a_look_comes_before_what_was_offered_since() -> None:
+    """A file that is closed while somebody looks at it keeps its place, however that look ends."""
+    found, clock = queue()
+    for path in (A, B):
+        found.offer(path)
+    a, b = found.take(2)
+    found.offer(B)
+    found.offer(A)
+    clock.now += 1
+    found.offer(C)
+    clock.now += 1
+    found.look_at(a, clock.now + 60)
+    found.done(b)
+    assert names(found) == "bac"
+
+
 def test_what_waits_is_bounded_and_so_is_what_is_kept_of_it() -> None:
     """Beyond the bound only the overflow is told; however often one path is put off, memory does not grow."""
     found, clock = queue(most=2)

@@ -36,12 +36,14 @@ class FileMark:
 class Seen:
     """An object as a sensor found it, with the dataset that takes its key (None: no dataset does).
 
-    With `mark` the caller has just put it itself, from a file of the inbox that is to be remembered.
+    With `mark` the caller has just put it itself, from a file of the inbox that is to be remembered; `was_refused` when
+    that file could not be taken earlier.
     """
 
     stat: Stat
     dataset: Dataset | None
     mark: FileMark | None = None
+    was_refused: bool = False
 
 
 class Arrivals:
@@ -82,6 +84,7 @@ class Arrivals:
                 wakeups.request(connection, dataset, now)
                 announce(connection, self._project, dataset, [s.key for s in stats], sum(s.size for s in stats), now)
             _remember(connection, [one.mark for one in seen if one.mark is not None], now)
+            _forget_refusals(connection, [one.stat.key for one in seen if one.was_refused], now)
             return sum(len(stats) for stats in fresh.values())
 
     def refuse(self, key: str, reason: str, *, mark: FileMark, via: Via) -> bool:
@@ -138,10 +141,7 @@ class Arrivals:
     def forget_refusal(self, key: str) -> None:
         """The refused file is gone or became takeable: nothing waits in quarantine for it any more."""
         with self._database.write() as connection:
-            now = self._database.clock()
-            latest = _latest(connection, {(REFUSED_BUCKET, key)}).get((REFUSED_BUCKET, key))
-            if latest is not None and latest.state is State.QUARANTINED:
-                _supersede(connection, latest.id, now)
+            _forget_refusals(connection, [key], self._database.clock())
 
     def latest(self, bucket: str, keys: Iterable[str]) -> dict[str, Known]:
         """The latest generation of each key that the ledger knows."""
@@ -326,6 +326,12 @@ def _supersede(connection: Connection, row_id: int, now: datetime) -> None:
         connection.execute(
             insert(history).values(object_id=row_id, at=now, what=State.SUPERSEDED.value, detail="overwritten")
         )
+
+
+def _forget_refusals(connection: Connection, keys: Sequence[str], now: datetime) -> None:
+    for latest in _latest(connection, {(REFUSED_BUCKET, key) for key in keys}).values():
+        if latest.state is State.QUARANTINED:
+            _supersede(connection, latest.id, now)
 
 
 # As text, because SQLAlchemy compiles its own ON CONFLICT anew each time.

@@ -28,9 +28,10 @@ class Waiting:
 
     # None while somebody looks at it.
     turn: Turn | None = None
-    # Offered again since that look began: what it saw may be old. In a hurry: it is to be looked at again at once.
+    # Offered again since that look began: what it saw may be old. In a hurry: it is to be looked at again at once, and
+    # before what was offered since.
     again: bool = False
-    hurried: bool = False
+    hurried: Turn | None = None
     complained: bool = False
     failures: Failures = field(default_factory=Failures)
     # What was put and could not be recorded.
@@ -74,11 +75,12 @@ class Queue:
                 known = self.waiting[path] = Waiting()
             elif known.turn is None:
                 known.again = True
-                known.hurried |= hurry
+                if hurry:
+                    known.hurried = self._turn(self._monotonic())
                 return
             elif not hurry or known.turn.due <= self._monotonic():
                 return
-            self._set(path, known, self._monotonic())
+            self._set(path, known, self._turn(self._monotonic()))
         self.ready.set()
 
     def take(self, most: int) -> list[Taken]:
@@ -89,7 +91,7 @@ class Queue:
             while len(taken) < most and (first := self._first()) is not None and first[0].due <= now:
                 turn, path = heapq.heappop(self._heap)
                 waiting = self.waiting[path]
-                waiting.turn, waiting.again, waiting.hurried = None, False, False
+                waiting.turn, waiting.again, waiting.hurried = None, False, None
                 taken.append(Taken(path=path, waiting=waiting, turn=turn))
         return taken
 
@@ -102,8 +104,8 @@ class Queue:
     def look_at(self, taken: Taken, due: float) -> None:
         """Have it looked at again at that time, or at once when somebody was in a hurry meanwhile."""
         with self._lock:
-            now = self._monotonic()
-            self._set(taken.path, taken.waiting, min(due, now) if taken.waiting.hurried else due)
+            turn = self._turn(due)
+            self._set(taken.path, taken.waiting, min(turn, taken.waiting.hurried or turn))
 
     def done(self, taken: Taken) -> None:
         """Nothing more is to be done, unless it was offered again meanwhile."""
@@ -111,7 +113,7 @@ class Queue:
             del self.waiting[taken.path]
             if taken.waiting.again:
                 waiting = self.waiting[taken.path] = Waiting()
-                self._set(taken.path, waiting, self._monotonic())
+                self._set(taken.path, waiting, taken.waiting.hurried or self._turn(self._monotonic()))
 
     def due(self) -> float | None:
         """When the next path is due; None when none waits."""
@@ -119,8 +121,11 @@ class Queue:
             first = self._first()
             return first[0].due if first else None
 
-    def _set(self, path: Path, waiting: Waiting, due: float) -> None:
-        waiting.turn = Turn(due, next(self._numbers))
+    def _turn(self, due: float) -> Turn:
+        return Turn(due, next(self._numbers))
+
+    def _set(self, path: Path, waiting: Waiting, turn: Turn) -> None:
+        waiting.turn = turn
         if len(self._heap) > 2 * len(self.waiting) + 100:
             self._heap = [(one.turn, name) for name, one in self.waiting.items() if one.turn and one is not waiting]
             heapq.heapify(self._heap)

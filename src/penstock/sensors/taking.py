@@ -6,8 +6,8 @@ arrives in its order.
 
 from __future__ import annotations
 
+import heapq
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -19,7 +19,7 @@ from penstock.ledger.arrivals import Arrivals, FileMark
 from penstock.model import Stat, Via
 from penstock.sensors import files
 from penstock.sensors.outage import Blame, Outage
-from penstock.sensors.queue import Queue, Taken
+from penstock.sensors.queue import Queue, Taken, Turn
 from penstock.sensors.settle import Print, Verdict, Writer, judge, next_look
 from penstock.sensors.uploads import Upload, Uploads, is_large
 
@@ -58,8 +58,8 @@ class Taking:
         self._writer_of = writer_of
         self.uploads = Uploads(put=self._put, monotonic=monotonic, on_over=queue.ready.set)
         self.outage = Outage()
-        # Large files that wait for one to be through.
-        self._aside: deque[Taken] = deque()
+        # By their turn, those that wait for others of their ordered dataset; under None large ones of any other.
+        self._aside: dict[str | None, list[tuple[Turn, Taken]]] = {}
         # Folders from which nothing can be removed, each said once.
         self._stuck: set[Path] = set()
 
@@ -75,9 +75,11 @@ class Taking:
 
     def begin(self) -> None:
         """Look at paths that are due, and have those that are finished put."""
-        self._next_large()
-        if self._is_waiting():
-            return
+        if not self._is_waiting():
+            self._look_at_due()
+        self._let_go()
+
+    def _look_at_due(self) -> None:
         taken = self._queue.take(self.capacity())
         if not taken:
             return
@@ -91,10 +93,13 @@ class Taking:
             return
         away = False
         for one, name in zip(taken, shown, strict=True):
+            order = self._order_of(name)
             if away:
                 self._queue.give_back(one)
+            elif order is not None and self._is_behind(one, order):
+                self._set_aside(one, order)
             else:
-                away = self._look(one, marks.get(name))
+                away = self._look(one, marks.get(name), order)
 
     def record(self) -> int:
         """Record what is in the store by now, and do what its files come to; returns how many objects were new."""
@@ -110,19 +115,36 @@ class Taking:
         finally:
             for one in chosen:
                 self.uploads.left(one)
-            self._next_large()
+            self._let_go()
 
-    def _next_large(self) -> None:
-        if self._aside and self.uploads.takes_large():
-            self._queue.give_back(self._aside.popleft())
+    def _order_of(self, shown: str) -> str | None:
+        """The dataset in whose order this path is to be recorded."""
+        dataset = self._landing.dataset_for(shown)
+        return dataset.name if dataset is not None and dataset.ordered else None
 
-    def _look(self, taken: Taken, mark: FileMark | None) -> bool:
+    def _is_behind(self, taken: Taken, order: str) -> bool:
+        aside = self._aside.get(order)
+        return self.uploads.holds(order) or (aside is not None and aside[0][0] < taken.turn)
+
+    def _set_aside(self, taken: Taken, order: str | None) -> None:
+        heapq.heappush(self._aside.setdefault(order, []), (taken.turn, taken))
+
+    def _let_go(self) -> None:
+        """Have those set aside wait for their turn again, the first of each dataset that has room by now."""
+        for order, aside in list(self._aside.items()):
+            if self.uploads.takes_large() if order is None else not self.uploads.holds(order):
+                for _ in range(min(1 if order is None else _TOGETHER, len(aside))):
+                    self._queue.give_back(heapq.heappop(aside)[1])
+                if not aside:
+                    del self._aside[order]
+
+    def _look(self, taken: Taken, mark: FileMark | None, order: str | None) -> bool:
         """Look at one path; whether store or ledger turned out to be away."""
         try:
             file = files.open_regular(self._root, taken.path)
             begun = False
             try:
-                begun = self._begin(taken, file, mark)
+                begun = self._begin(taken, file, mark, order)
             finally:
                 if not begun:
                     file.close()
@@ -130,7 +152,7 @@ class Taking:
             return self._met(taken, error)
         return False
 
-    def _begin(self, taken: Taken, file: BinaryIO, mark: FileMark | None) -> bool:
+    def _begin(self, taken: Taken, file: BinaryIO, mark: FileMark | None, order: str | None) -> bool:
         found = files.fingerprint(file)
         if mark is not None and mark.etag and print_of(mark) == found:
             self._finish([(taken, file, found)])
@@ -138,8 +160,8 @@ class Taking:
         files.outwait_tick(found, self._stamps)
         if self._judge(taken, self._writer_of(file), found) is Verdict.WAIT:
             return False
-        if is_large(found) and not self.uploads.takes_large():
-            self._aside.append(taken)
+        if order is None and is_large(found) and not self.uploads.takes_large():
+            self._set_aside(taken, None)
             return False
         put = taken.waiting.put
         self.uploads.begin(
@@ -148,6 +170,7 @@ class Taking:
                 key=files.key_of(self._root, taken.path),
                 file=file,
                 found=found,
+                order=order,
                 put_before=put[1] if put is not None and put[0] == found else None,
                 refused_before=mark is not None and not mark.etag,
             )
@@ -192,7 +215,7 @@ class Taking:
         if not uploads:
             return 0
         try:
-            return self._record(uploads)
+            new = self._record(uploads)
         except WAITED_OUT as error:
             for one in uploads:
                 if one.stat is not None:
@@ -200,6 +223,9 @@ class Taking:
             if len(uploads) == 1:
                 self._failed(uploads[0].taken, error)
                 return 0
+        else:
+            self._go_on(uploads)
+            return new
         # One by one, to see whether all of them or one is at fault.
         new = 0
         for one in uploads:
@@ -211,20 +237,24 @@ class Taking:
 
     def _record(self, uploads: Sequence[Upload]) -> int:
         began = self._monotonic()
-        new = self._landing.record_files([(one.stat, self._mark_if_unchanged(one)) for one in uploads if one.stat])
+        new = self._landing.record_files(
+            [(one.stat, self._mark_if_unchanged(one)) for one in uploads if one.stat],
+            refused={one.key for one in uploads if one.refused_before},
+        )
         self.uploads.pace.recorded(began, self._monotonic())
+        return new
+
+    def _go_on(self, uploads: Sequence[Upload]) -> None:
+        """What follows once they are recorded, which nothing here may undo or do twice."""
         same: list[tuple[Taken, BinaryIO, Print]] = []
         for one in uploads:
             if self.outage.taken():
                 log.info("the folder sensor goes on")
-            if one.refused_before:
-                self._arrivals.forget_refusal(files.printable(self._root, one.taken.path))
             if files.fingerprint_at(one.taken.path) != one.found:
                 self._queue.look_at(one.taken, self._monotonic())
             else:
                 same.append((one.taken, one.file, one.found))
         self._finish(same)
-        return new
 
     def _is_waiting(self) -> bool:
         return self._monotonic() < self.outage.until

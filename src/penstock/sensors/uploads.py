@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -21,11 +21,10 @@ _THREADS = 6
 # Large files have threads of their own: thousands of small ones need not wait for them.
 _LARGE = 16 * 1024 * 1024
 _LARGE_THREADS = 2
-# Open files, from the look at one until it is recorded.
-_MOST = 128
-# A file is recorded after those that began before it, as long as they are not slower than this: order is worth a
-# moment, and no more.
-_IN_ORDER = 0.25
+# Open files, from the look at one until it is recorded; and those of one dataset that wait for each other, so that a
+# slow one leaves room for other datasets.
+_MOST = 192
+_MOST_OF_ONE = 128
 # How long recording may take in proportion to the pause before it, while more is under way; and the longest pause.
 _SHARE = 0.25
 _LONGEST_PAUSE = 0.2
@@ -39,6 +38,8 @@ class Upload:
     key: str
     file: BinaryIO
     found: Print
+    # The dataset in whose order it is recorded; None: its order does not matter.
+    order: str | None
     # What was put earlier and could not be recorded.
     put_before: Stat | None = None
     refused_before: bool = False
@@ -56,14 +57,15 @@ def is_large(found: Print) -> bool:
     return found.size > _LARGE
 
 
-def in_order(uploads: Sequence[Upload], now: float) -> list[Upload]:
-    """Those that are over and need not wait for one that began before them."""
+def in_order(uploads: Iterable[Upload]) -> list[Upload]:
+    """Those that are over, but none whose dataset has one before it that is not."""
     chosen: list[Upload] = []
+    behind: set[str] = set()
     for upload in uploads:
-        if upload.over:
+        if upload.over and upload.order not in behind:
             chosen.append(upload)
-        elif upload.began is None or now - upload.began < _IN_ORDER:
-            break
+        elif upload.order is not None:
+            behind.add(upload.order)
     return chosen
 
 
@@ -105,6 +107,11 @@ class Uploads:
         """Whether a large file need not wait for another."""
         return sum(is_large(upload.found) for upload in self.under_way) < _LARGE_THREADS
 
+    def holds(self, order: str) -> bool:
+        """Whether the next file of that dataset waits: what it would overtake shows in the store, too."""
+        ahead = [upload for upload in self.under_way if upload.order == order]
+        return len(ahead) >= _MOST_OF_ONE or any(is_large(one.found) and not one.over for one in ahead)
+
     def begin(self, upload: Upload) -> None:
         """Have a thread put it."""
         self.under_way.append(upload)
@@ -117,10 +124,8 @@ class Uploads:
 
     def next(self) -> list[Upload]:
         """What is to be recorded now, in its order; it is under way until it is `left`."""
-        now = self.monotonic()
-        chosen = in_order(self.under_way, now)
-        more = len(chosen) < len(self.under_way)
-        return [] if self.pace.pause(now, more=more) > 0 else chosen
+        chosen = in_order(self.under_way)
+        return [] if self._pause(chosen, self.monotonic()) > 0 else chosen
 
     def left(self, upload: Upload) -> None:
         """It is under way no more."""
@@ -129,26 +134,26 @@ class Uploads:
 
     def due(self) -> float:
         """When to ask for the `next` although no other is over by then; infinite: not before one is."""
+        chosen = in_order(self.under_way)
         now = self.monotonic()
-        if in_order(self.under_way, now):
-            return now + self.pace.pause(now, more=True)
-        slow = next((upload for upload in self.under_way if not upload.over), None)
-        if slow is None or slow.began is None or not any(upload.over for upload in self.under_way):
-            return math.inf
-        return slow.began + _IN_ORDER
+        return now + self._pause(chosen, now) if chosen else math.inf
 
     def silent_since(self) -> float | None:
         """When the one that has been silent for longest last moved; None when no thread has one."""
         return min((one.moved for one in self.under_way if one.began is not None and not one.over), default=None)
 
     def close(self) -> None:
-        """Wait for what the threads have, leave what they have not, and end them."""
+        """Wait for what the threads have, leave what they have not and what is behind it, and end them."""
         for threads in (self._small, self._large):
             if threads is not None:
                 threads.shutdown(cancel_futures=True)
         self._small = self._large = None
-        for upload in [one for one in self.under_way if not one.over]:
+        over = in_order(self.under_way)
+        for upload in [one for one in self.under_way if one not in over]:
             self.left(upload)
+
+    def _pause(self, chosen: list[Upload], now: float) -> float:
+        return self.pace.pause(now, more=len(chosen) < len(self.under_way))
 
     def _work(self, upload: Upload) -> None:
         def move() -> None:
