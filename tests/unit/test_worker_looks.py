@@ -268,3 +268,19 @@ def test_prefect_still_calls_what_we_override() -> None:
     for name in ("_give_worker_labels_to_flow_run", "_propose_submitting_state", "_propose_pending_state"):
         assert name in BaseWorker.__dict__, name
     assert "deployment" in inspect.signature(BaseJobConfiguration.resolve_for_flow_run).parameters
+
+
+@pytest.mark.parametrize(("empty", "looks"), [(0, 1), (2, 3), (9, 3)])
+def test_a_run_whose_event_came_early_is_looked_for_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, empty: int, looks: int
+) -> None:
+    """The server tells of a run before it shows it: the worker looks again soon, and not for ever."""
+    run, seen = uuid4(), []
+
+    async def get_and_submit() -> list[Any]:
+        seen.append(run)
+        return [] if len(seen) <= empty else [SimpleNamespace(id=run)]
+
+    monkeypatch.setattr(bench.worker, "get_and_submit_flow_runs", get_and_submit)
+    asyncio.run(bench.worker._look_for(run))
+    assert len(seen) == looks

@@ -6,6 +6,10 @@ lock with that connection, and the lock's owner needs the event loop to go on. A
 wait ends, 60 s with Prefect (seen on Prefect 3.8.8, SQLAlchemy 2.0.58, Python 3.11; a debugger shows the main thread
 in `cursor_dealloc`). So the cursor is closed where it belongs, and the wait is shorter.
 
+Prefect's transactions begin DEFERRED: one that has read and then writes, while another has written, fails at once with
+'database is locked', however long it would have waited. The server answers 503, and its own client, by which an
+automation makes a run, comes again 2 s later. So they begin IMMEDIATE.
+
 Its many small transactions are not synced one by one either. A power cut may take the last of them, which costs time
 only: Prefect's database holds no truth of ours.
 """
@@ -13,11 +17,14 @@ only: Prefect's database holds no truth of ours.
 from __future__ import annotations
 
 import sys
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sqlalchemy import event
 from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection
 from sqlalchemy.pool import ConnectionPoolEntry, Pool
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
 
 BUSY_MILLISECONDS = 5000
 _DONE = "penstock_tuned"
@@ -29,7 +36,20 @@ def create_app() -> Any:
 
     event.listen(Pool, "checkout", _tune)
     close_cursors_after_errors()
+    begin_immediate()
     return prefects_own(final=True)
+
+
+def begin_immediate() -> None:
+    """Have every transaction that may write take the write lock when it begins, and so wait for it."""
+    from prefect.server.database.configurations import AioSqliteConfiguration
+
+    begin = AioSqliteConfiguration.begin_transaction
+
+    def immediate(self: AioSqliteConfiguration, session: AsyncSession, with_for_update: bool = False) -> Any:
+        return begin(self, session, with_for_update=True)
+
+    AioSqliteConfiguration.begin_transaction = immediate  # type: ignore[method-assign]
 
 
 def close_cursors_after_errors() -> None:
