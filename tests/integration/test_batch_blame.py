@@ -73,7 +73,7 @@ def test_memory_that_runs_out_blames_no_object(
         works = works_on(parts, SALES)
         parts.arrive("sales/a.csv", csv_of(1))
 
-        def fail(*_: Any) -> None:
+        def fail(*_: Any, **__: Any) -> None:
             raise pa.ArrowMemoryError("malloc of size 64 failed")
 
         with monkeypatch.context() as patch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ import pytest
 
 from penstock.declarations import Dataset
 from penstock.errors import DeclarationError, Unreadable
-from penstock.formats import csv, infer, kept, read
+from penstock.formats import ReadResult, csv_scan, engine, infer, kept, read, read_together, size_unpacked
 from penstock.formats.kept import Keep
-from penstock.model import Schema
+from penstock.model import Column, Schema
 
 FIRST = b"id,name,qty\n1,a,2\n2,b,3\n"
 LINES = [b"%d,n%d,%d" % (number, number, number % 7 + 1) for number in range(5000)]
@@ -25,7 +26,6 @@ LINES = [b"%d,n%d,%d" % (number, number, number % 7 + 1) for number in range(500
 def bound(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Every object is large, or none."""
     monkeypatch.setattr(kept, "LARGE", request.param)
-    monkeypatch.setattr(csv, "LARGE", request.param)
     return int(request.param)
 
 
@@ -35,6 +35,11 @@ def values(path: Path, key: str, dataset: Dataset, schema: Schema) -> Any:
     except (Unreadable, DeclarationError) as error:
         return repr(error)
     return (found.rows.schema, found.rows.to_pylist(), found.rejected.to_pylist(), found.total, found.schema)
+
+
+def mapped() -> bool:
+    """Whether any rows on disk are held."""
+    return ".rows" in Path("/proc/self/maps").read_text()
 
 
 def parquet_of(columns: dict[str, Any]) -> bytes:
@@ -71,19 +76,106 @@ def test_large_or_small_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     found = []
     for most in (0, 10**9):
         monkeypatch.setattr(kept, "LARGE", most)
-        monkeypatch.setattr(csv, "LARGE", most)
         found.append(values(path, key, dataset, schema))
     assert found[0] == found[1]
 
 
 def test_rows_of_a_large_object_are_on_disk(tmp_path: Path, bound: int) -> None:
-    """From the bound on they lie beside the object, and below it nothing does."""
+    """From the bound on they are mapped from the object's disk, as long as they are needed, and below it nothing is."""
     path = tmp_path / "object"
-    path.write_bytes(b"\n".join([b"id,name,qty", *LINES]))
+    path.write_bytes(b"\n".join([b"id,name,qty", *LINES, b"ragged,1"]))
+    dataset = Dataset(name="sales", checks={"some": "qty < 7"})
+    found: ReadResult | None = read(path, "x.csv", dataset, infer(path, "x.csv", dataset))
+    assert found is not None
+    assert found.rows.num_rows + found.rejected.num_rows == len(LINES) + 1
+    assert mapped() == (bound == 0)
+    assert list(tmp_path.iterdir()) == [path]
+    found = None
+    assert not mapped()
+
+
+@pytest.mark.parametrize(
+    ("key", "content"),
+    [
+        ("x.csv", gzip.compress(b"id,name\n" + b"1,a\n" * 10_000)),
+        ("x.ndjson", gzip.compress(b'{"id": 1, "name": "a"}\n' * 2_000)),
+        ("x.parquet", parquet_of({"id": [1] * 10_000, "name": ["a"] * 10_000})),
+        ("x.parquet", gzip.compress(parquet_of({"id": [1] * 10_000, "name": ["a"] * 10_000}))),
+    ],
+)
+def test_large_is_what_is_large_when_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, content: bytes
+) -> None:
+    """Where the rows are kept depends on what an object holds, however well it is packed."""
+    path = tmp_path / "object"
+    path.write_bytes(content)
+    assert len(content) < 10_000
     dataset = Dataset(name="sales")
-    found = read(path, "x.csv", dataset, infer(path, "x.csv", dataset))
-    assert found.rows.num_rows == len(LINES)
-    assert [file.name for file in tmp_path.iterdir() if file != path] == (["object.rows0"] if bound == 0 else [])
+    schema = infer(path, key, dataset)
+    for most, on_disk in ((20_000, True), (1_000_000, False)):
+        monkeypatch.setattr(kept, "LARGE", most)
+        found = read(path, key, dataset, schema)
+        assert found.rows.num_rows >= 2_000
+        assert mapped() is on_disk
+        del found
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_a_line_over_the_longest_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: bytes, place: int
+) -> None:
+    """Wherever it is, it makes the object unreadable: no row is lost without a word; one below that is data."""
+    monkeypatch.setattr(csv_scan, "_LONGEST_LINE", 2_000_000)
+    first, path = tmp_path / "first", tmp_path / "object"
+    first.write_bytes(b"id,name\n1,a\n")
+    dataset = Dataset(name="sales")
+    schema = infer(first, "x.csv", dataset)
+    for longest, found in ((1_900_000, 400_001), (2_000_001, None), (6_000_000, None)):
+        lines = [b"1,short"] * 400_000
+        lines.insert(place * 130_000, b"1," + b"y" * longest)
+        path.write_bytes(end.join([b"id,name", *lines]))
+        if found is None:
+            with pytest.raises(Unreadable, match="longest"):
+                read(path, "x.csv", dataset, schema)
+        else:
+            assert read(path, "x.csv", dataset, schema).rows.num_rows == found
+
+
+def test_a_parquet_file_without_metadata_is_as_large_as_it_is(tmp_path: Path) -> None:
+    """What is wrong with it is said when it is read."""
+    path = tmp_path / "object"
+    path.write_bytes(b"PAR1 rubbish")
+    assert size_unpacked(path, "parquet") == 12
+
+
+@pytest.mark.parametrize(
+    ("form", "content"),
+    [
+        ("csv", b"id,name\n1,a\n2,nobody\n3,c\n"),
+        ("json", b'[{"id": 1, "name": "a"}, {"id": 2, "name": "nobody"}, {"id": 3, "name": "c"}]'),
+        ("ndjson", b'{"id": 1, "name": "a"}\n{"id": 2, "name": "nobody"}\n{"id": 3, "name": "c"}\n'),
+        ("parquet", parquet_of({"id": [1, 2, 3], "name": ["a", "nobody", "c"]})),
+    ],
+)
+def test_small_objects_rows_may_be_kept_on_disk(tmp_path: Path, form: str, content: bytes) -> None:
+    """Read alone or together, they are the same there."""
+    paths = [tmp_path / name for name in ("a", "b", "c")]
+    for path in paths:
+        path.write_bytes(content)
+    dataset = Dataset(name="sales", checks={"named": "name <> 'nobody'"})
+    schema = infer(paths[0], f"x.{form}", dataset)
+    expected = [read(path, f"x.{form}", dataset, schema) for path in paths]
+    assert not mapped()
+    alone = [read(path, f"x.{form}", dataset, schema, large=True) for path in paths]
+    assert mapped()
+    assert alone == expected
+    del alone
+    assert not mapped()
+    together = read_together(paths, form, dataset, schema, large=True)
+    assert mapped()
+    assert [together[number] for number in range(3)] == expected
+    assert expected[0].rejected.num_rows == 1
 
 
 @pytest.mark.parametrize(
@@ -100,3 +192,37 @@ def test_an_error_in_the_middle_is_duckdbs(tmp_path: Path, expression: str, kind
         relation = duckdb.connect().sql(f"SELECT {expression} AS v FROM range(1000000) t(i)")
         with pytest.raises(kind):
             Keep(tmp_path / "object", large=large).read(relation)
+
+
+def test_a_large_csv_with_a_bad_line_needs_little_memory_on_many_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Buffers, which no limit makes smaller, are few; afterwards DuckDB has its threads again."""
+    monkeypatch.setattr(kept, "LARGE", 0)
+    with duckdb.connect(":memory:", config={"threads": "8", "temp_directory": str(tmp_path / "spill")}) as database:
+        monkeypatch.setattr(engine, "_database", lambda _: database)
+        path = tmp_path / "object"
+        line = b"1,%s,2\n" % (b"x" * 1000)
+        path.write_bytes(b"id,name,qty\nragged\n" + line * 40_000)
+        schema = Schema(
+            version=1,
+            columns=tuple(Column(name=name, original=name, type="VARCHAR") for name in ("id", "name", "qty")),
+            dialect={"delim": ",", "quote": '"', "escape": '"', "header": True, "skip": 0},
+        )
+        found = read(path, "x.csv", Dataset(name="sales"), schema)
+        assert (found.rows.num_rows, found.rejected.num_rows) == (40_000, 1)
+        with engine.little_memory(database):
+            assert database.sql("SELECT current_setting('threads')").fetchall() == [(2,)]
+        assert database.sql("SELECT current_setting('threads')").fetchall() == [(8,)]
+
+
+def test_an_open_quote_takes_no_line_from_a_large_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line with it is put aside, however many come behind it."""
+    monkeypatch.setattr(kept, "LARGE", 0)
+    first, path = tmp_path / "first", tmp_path / "object"
+    first.write_bytes(b"id,name\n1,a\n")
+    path.write_bytes(b'id,name\n1,"open\n' + b"0,%s\n" % (b"x" * 98) * 400_000 + b'2,"q"\n')
+    dataset = Dataset(name="sales")
+    found = read(path, "x.csv", dataset, infer(first, "x.csv", dataset))
+    assert found.rows.num_rows == 400_001
+    assert [(row["line"], row["raw"]) for row in found.rejected.to_pylist()] == [(2, '1,"open')]

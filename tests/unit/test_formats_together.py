@@ -20,6 +20,7 @@ from penstock import envelope
 from penstock.declarations import Dataset
 from penstock.errors import Unreadable
 from penstock.formats import ReadResult, infer, read, read_together
+from penstock.formats.plain import unpack_small
 from penstock.model import Delivery, Schema
 
 SALES = Dataset(
@@ -55,15 +56,14 @@ HEADERS = [
     b'id,"na\nme",qty',
     b'id,na"me,"q',
 ]
+KINDS = ["gzip", "gzip", "gzip of gzip", "broken gzip", "mark", "rubbish", "empty", "utf-16", "mixed", "csv", "csv"]
 
 
 @st.composite
 def csv_files(draw: st.DrawFn) -> bytes:
     """Mostly ordinary CSVs, some odd ones, some rubbish."""
     odd = draw(st.integers(0, 9)) == 0
-    kind = (
-        draw(st.sampled_from(["gzip", "mark", "rubbish", "empty", "utf-16", "mixed", "csv", "csv"])) if odd else "csv"
-    )
+    kind = draw(st.sampled_from(KINDS)) if odd else "csv"
     end = draw(st.sampled_from([b"\n"] * 8 + [b"\r\n"] * 2 + [b"\r"]))
     header = draw(st.sampled_from(HEADERS)) if draw(st.integers(0, 5)) == 0 else b"id,name,qty"
     lines = draw(st.lists(st.sampled_from(GOOD * 4 + BAD * 2 + (ODD if draw(st.booleans()) else [])), max_size=5))
@@ -71,6 +71,8 @@ def csv_files(draw: st.DrawFn) -> bytes:
     content = end.join(lines) + (end if draw(st.booleans()) else b"")
     changes: dict[str, Callable[[], bytes]] = {
         "gzip": lambda: gzip.compress(content),
+        "gzip of gzip": lambda: gzip.compress(gzip.compress(content)),
+        "broken gzip": lambda: gzip.compress(content)[:-5],
         "mark": lambda: b"\xef\xbb\xbf" + content,
         "mixed": lambda: content.replace(b"\n", b"\r\n", 1) + b"18,r,1\n",
         "rubbish": lambda: draw(st.binary(max_size=40)),
@@ -110,9 +112,14 @@ def written(folder: Path, contents: Sequence[bytes]) -> list[Path]:
 def compare(
     folder: Path, contents: Sequence[bytes], form: str, dataset: Dataset, schema: Schema
 ) -> dict[int, ReadResult]:
-    """Whatever was read together is as it is alone; returns it."""
+    """Whatever was read together, small gzips unpacked, is as it is alone; returns it."""
+    unpacked = folder / "unpacked"
+    unpacked.mkdir(exist_ok=True)
+    copies = written(unpacked, contents)
+    for path in copies:
+        unpack_small(path, 200)
+    together = read_together(copies, form, dataset, schema)
     paths = written(folder, contents)
-    together = read_together(paths, form, dataset, schema)
     for index, found in together.items():
         assert as_value(found) == as_value(alone(paths[index], f"x.{form}", dataset, schema)), contents[index]
     return together
@@ -256,12 +263,31 @@ def test_deliveries_together_are_as_alone(tmp_path: Path) -> None:
     assert together[2].rejected.num_rows == 1
 
 
-@pytest.mark.parametrize("derive", ["count(*) OVER ()", "(SELECT 1)", "row_number() over ()"])
+@pytest.mark.parametrize(
+    "derive",
+    [
+        "count(*) OVER ()",
+        "(SELECT 1)",
+        "row_number() over ()",
+        "_penstock_row + 1",
+        '"_Penstock_ROW"',
+        "unnamed_subquery",
+        "COLUMNS('_pen.*w')",
+    ],
+)
 def test_what_looks_at_other_rows_is_read_alone(tmp_path: Path, derive: str) -> None:
     """An expression that may see the whole object keeps objects apart."""
     dataset = Dataset(name="sales", derive={"n": derive})
     schema = first_schema(tmp_path, FIRST, "csv", dataset)
     assert compare(tmp_path, [FIRST, FIRST], "csv", dataset, schema) == {}
+
+
+def test_a_check_of_the_rows_number_is_of_its_own_object(tmp_path: Path) -> None:
+    """A check that names the row's number holds for every object's first row."""
+    dataset = Dataset(name="sales", checks={"no units": "_penstock_row > 1"})
+    schema = first_schema(tmp_path, FIRST, "csv", dataset)
+    assert compare(tmp_path, [FIRST, FIRST], "csv", dataset, schema) == {}
+    assert read(tmp_path / "1", "x.csv", dataset, schema).rejected.column("_penstock_row").to_pylist() == [1]
 
 
 def test_an_object_that_disturbs_others_is_found(tmp_path: Path) -> None:
@@ -276,3 +302,49 @@ def test_an_object_that_disturbs_others_is_found(tmp_path: Path) -> None:
     schema = first_schema(tmp_path, FIRST, "csv", SALES)
     together = compare(tmp_path, contents, "csv", SALES, schema)
     assert set(range(40)) - set(odd) <= set(together)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["file_index", "FILE_INDEX", "file_row_number", "File_Row_Number", "filename", "_penstock_row", "#bad", "c1"],
+)
+@pytest.mark.parametrize("kind", [pa.int64(), pa.string()])
+def test_parquet_columns_called_like_others(tmp_path: Path, name: str, kind: pa.DataType) -> None:
+    """A column with a name that DuckDB or penstock uses itself is data, and disturbs no row's number."""
+    contents = [
+        parquet_file({name: pa.array(["7", "8", "9"]).cast(kind), "v": [number, -number, number]}) for number in (1, 2)
+    ]
+    dataset = Dataset(name="sales", checks={"positive": "v > 0"})
+    schema = first_schema(tmp_path, contents[0], "parquet", dataset)
+    compare(tmp_path, contents, "parquet", dataset, schema)
+    found = read(tmp_path / "1", "x.parquet", dataset, schema)
+    assert found.rows.column(0).cast(pa.string()).to_pylist() == ["7", "9"]
+    assert found.rows.column("_penstock_row").to_pylist() == [1, 3]
+    assert [(row["_penstock_row"], row["reason"]) for row in found.rejected.to_pylist()] == [(2, "check positive")]
+    assert json.loads(found.rejected.to_pylist()[0]["raw"])["v"] == -2
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_folder_is_no_column(tmp_path: Path, form: str) -> None:
+    """Whatever the folder is called that objects lie in while they are read, they have their own columns only."""
+    content = {"csv": FIRST, "parquet": parquet_file({"id": [1, 2], "qty": [2, 3]})}[form]
+    plain, odd = tmp_path / "plain", tmp_path / "id=7" / "c0=8"
+    plain.mkdir()
+    odd.mkdir(parents=True)
+    dataset = Dataset(name="sales")
+    schema = first_schema(plain, content, form, dataset)
+    assert first_schema(odd, content, form, dataset) == schema
+    paths = written(odd, [content, content])
+    expected = as_value(read(plain / "0", f"x.{form}", dataset, schema))
+    assert as_value(read(paths[0], f"x.{form}", dataset, schema)) == expected
+    assert as_value(read_together(paths, form, dataset, schema)[0]) == expected
+
+
+def test_a_mark_before_the_first_record_is_none_of_its_text(tmp_path: Path) -> None:
+    """Where no header stands between them, the byte order mark is not in a rejected row's raw text."""
+    dataset = Dataset(name="sales", columns={"column0": "INTEGER"})
+    schema = first_schema(tmp_path, b"1,2\n3,4\n5,6\n", "csv", dataset)
+    assert schema.dialect["header"] is False
+    contents = [b"\xef\xbb\xbfx,2\n3,4\n", b"x,2\n3,4\n", b"\xef\xbb\xbfx,2\n", b"y,2\n"]
+    assert set(compare(tmp_path, contents, "csv", dataset, schema)) == {1, 3}
+    assert read(tmp_path / "0", "x.csv", dataset, schema).rejected.column("raw").to_pylist() == ["x,2"]

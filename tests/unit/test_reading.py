@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -113,3 +114,57 @@ def test_faulty_sql_is_said_by_the_first_object(tmp_path: Path) -> None:
     reader = reader_of(tmp_path, [("a.csv", good)] * 3, faulty, remembered=lambda form: schema)
     with pytest.raises(DeclarationError, match="no_such_function"):
         reader.read(0)
+
+
+def test_small_gzips_are_read_together_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What counts is what a gzip holds: small ones are read with others, until these are enough; the rest alone."""
+    monkeypatch.setattr(reading, "SMALL", 100)
+    monkeypatch.setattr(reading, "TOGETHER", 250)
+    groups: list[list[str]] = []
+    real = formats.read_together
+
+    def spy(paths: Sequence[Path], *args: Any, **more: Any) -> dict[int, formats.ReadResult]:
+        groups.append([path.name for path in paths])
+        found = real(paths, *args, **more)
+        assert len(found) == len(paths) or len(paths) == 1
+        return found
+
+    monkeypatch.setattr(formats, "read_together", spy)
+    small = b"id,name,qty\n" + b"1,a,2\n" * 10
+    packed = gzip.compress(small)
+    odd = [gzip.compress(small * 20), packed[:-3], gzip.compress(packed)]
+    (tmp_path / "first").write_bytes(small)
+    schema = formats.infer(tmp_path / "first", "a.csv", SALES)
+    contents = [("a.csv.gz", content) for content in [packed, packed, *odd, packed]] + [("a.csv", small)]
+    reader = reader_of(tmp_path, contents, remembered=lambda form: schema)
+    found = read_all(reader, len(contents))
+    assert groups == [["0", "1", "5"]]
+    assert "gzip" in found[3]
+    assert "not text" in found[4]
+    assert found[0] == found[1] == found[5] == found[6]
+    assert len(found[2][4]) == 200
+
+
+def test_the_rows_of_a_large_batch_are_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From so many bytes of rows on, what is read next, alone or together, is kept on disk, and is the same."""
+    small = b"id,name,qty\n" + b"1,a,2\n" * 100
+    (tmp_path / "first").write_bytes(small)
+    schema = formats.infer(tmp_path / "first", "a.csv", SALES)
+    contents = [("a.csv", small)] * 6 + [("a.csv", small * 3)] * 2
+    monkeypatch.setattr(reading, "SMALL", 1000)
+    monkeypatch.setattr(reading, "TOGETHER", 1300)
+    expected = read_all(reader_of(tmp_path, contents, remembered=lambda form: schema), len(contents))
+    asked: list[tuple[str, bool]] = []
+
+    def spied(name: str, real: Any) -> Any:
+        def spy(*args: Any, **more: Any) -> Any:
+            asked.append((name, more["large"]))
+            return real(*args, **more)
+
+        return spy
+
+    monkeypatch.setattr(formats, "read", spied("alone", formats.read))
+    monkeypatch.setattr(formats, "read_together", spied("together", formats.read_together))
+    monkeypatch.setattr(reading, "MOST_IN_MEMORY", 5_000)
+    assert read_all(reader_of(tmp_path, contents, remembered=lambda form: schema), len(contents)) == expected
+    assert asked == [("together", False), ("together", True), ("together", True), ("alone", True), ("alone", True)]

@@ -16,12 +16,15 @@ from penstock import formats
 from penstock.declarations import Dataset
 from penstock.errors import DeclarationError, Unreadable
 from penstock.formats import ReadResult
+from penstock.formats.plain import unpack_small
 from penstock.model import Schema
 
 # An object over this is read alone, where what a query costs beside its bytes no longer shows.
 SMALL = 1_000_000
 # DuckDB reads so much from the first byte to the last, without splitting it among threads.
 TOGETHER = 8_000_000
+# When a batch's rows take more than this, what is read next is kept on disk.
+MOST_IN_MEMORY = 256_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,8 @@ class Found:
 
 class Reader:
     """Reads objects by number; `files` are their files, and the names by whose suffix they are read, in order.
+
+    A small object's gzip is replaced by what it holds.
 
     `remembered` gives the newest schema of a format; it is asked once for each.
     """
@@ -54,6 +59,8 @@ class Reader:
         self._schemas: dict[str, Schema | None] = {}
         self._ahead: dict[int, ReadResult] = {}
         self._looked_at: dict[str, set[int]] = {}
+        self._sizes: dict[int, int] = {}
+        self._bytes = 0
         self._alike: dict[str, list[int]] = defaultdict(list)
         self._place: dict[int, int] = {}
         for number, (_, name) in files.items():
@@ -72,8 +79,9 @@ class Reader:
         known = self._schemas[form]
         if known is not None and number not in self._looked_at.setdefault(form, set()):
             self._read_ahead(number, form, known)
-        result = self._ahead.pop(number, None)
-        return Found(form=form, known=known, result=result or self._read_alone(path, name, known))
+        result = self._ahead.pop(number, None) or self._read_alone(path, name, known)
+        self._bytes += result.rows.nbytes + result.rejected.nbytes
+        return Found(form=form, known=known, result=result)
 
     def learn(self, form: str, schema: Schema) -> None:
         """Read what follows by this schema."""
@@ -81,9 +89,14 @@ class Reader:
         for number in self._looked_at.pop(form, ()):
             self._ahead.pop(number, None)
 
+    @property
+    def _large(self) -> bool:
+        return self._bytes > MOST_IN_MEMORY
+
     def _read_alone(self, path: Path, name: str, known: Schema | None) -> ReadResult:
         try:
-            return formats.read(path, name, self._dataset, known or formats.infer(path, name, self._dataset))
+            schema = known or formats.infer(path, name, self._dataset)
+            return formats.read(path, name, self._dataset, schema, large=self._large)
         except DeclarationError as error:
             if known is not None:
                 raise
@@ -96,7 +109,9 @@ class Reader:
         self._looked_at[form].update(numbers)
         if len(numbers) > 1:
             paths = [self._files[number][0] for number in numbers]
-            found = formats.read_together(paths, form, self._dataset, schema, progress=self._progress)
+            found = formats.read_together(
+                paths, form, self._dataset, schema, progress=self._progress, large=self._large
+            )
             self._ahead.update((numbers[index], result) for index, result in found.items())
 
     def _window(self, first: int, form: str) -> list[int]:
@@ -105,7 +120,7 @@ class Reader:
         size = 0
         alike = self._alike[form]
         for number in alike[self._place[first] :]:
-            more = self._files[number][0].stat().st_size
+            more = self._size(number, form)
             if more > SMALL:
                 if number == first:
                     return [first]
@@ -115,3 +130,11 @@ class Reader:
             size += more
             numbers.append(number)
         return numbers
+
+    def _size(self, number: int, form: str) -> int:
+        """The object's bytes, unpacked; of a gzip that is not small, only that it is not."""
+        if number not in self._sizes:
+            self._progress()
+            path, _ = self._files[number]
+            self._sizes[number] = formats.size_unpacked(path, form) if unpack_small(path, SMALL) else SMALL + 1
+        return self._sizes[number]

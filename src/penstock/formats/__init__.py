@@ -16,7 +16,17 @@ from penstock.formats.result import ReadResult, verdict
 from penstock.formats.shape import stands_alone
 from penstock.model import Schema
 
-__all__ = ["ReadResult", "detect", "infer", "merge_reports", "read", "read_together", "report", "verdict"]
+__all__ = [
+    "ReadResult",
+    "detect",
+    "infer",
+    "merge_reports",
+    "read",
+    "read_together",
+    "report",
+    "size_unpacked",
+    "verdict",
+]
 
 _SUFFIXES = {
     ".csv": "csv",
@@ -67,19 +77,27 @@ def infer(path: Path, key: str, dataset: Dataset) -> Schema:
             return json.infer(path, dataset, lines=kind == "ndjson")
 
 
-def read(path: Path, key: str, dataset: Dataset, schema: Schema) -> ReadResult:
-    """One object's rows by a remembered schema. Raises Unreadable, and DeclarationError for faulty expressions."""
+def read(path: Path, key: str, dataset: Dataset, schema: Schema, *, large: bool = False) -> ReadResult:
+    """One object's rows by a remembered schema; on disk if they are many, or `large`.
+
+    Raises Unreadable, and DeclarationError for faulty expressions.
+    """
     match detect(key, dataset):
         case "csv":
-            return csv.read(path, dataset, schema)
+            return csv.read(path, dataset, schema, large=large)
         case "tsv":
-            return csv.read(path, dataset, schema, delim="\t")
+            return csv.read(path, dataset, schema, delim="\t", large=large)
         case "parquet":
-            return parquet.read(path, dataset, schema)
+            return parquet.read(path, dataset, schema, large=large)
         case "delivery":
-            return delivery.read(path, dataset, schema)
+            return delivery.read(path, dataset, schema, large=large)
         case kind:
-            return json.read(path, dataset, schema, lines=kind == "ndjson")
+            return json.read(path, dataset, schema, lines=kind == "ndjson", large=large)
+
+
+def size_unpacked(path: Path, form: str) -> int:
+    """The bytes that a plain file's values take, where its own are packed."""
+    return parquet.size_unpacked(path) if form == "parquet" else path.stat().st_size
 
 
 def read_together(
@@ -89,16 +107,17 @@ def read_together(
     schema: Schema,
     *,
     progress: Callable[[], None] = lambda: None,
+    large: bool = False,
 ) -> dict[int, ReadResult]:
     """Small objects of one format by one read: by index, exactly what `read` gives for each of them alone.
 
     Those that are missing must be read alone: to be sure of them, or because that says what is wrong with them. All
-    contents are in memory at once. `progress` is called before each query.
+    contents are in memory at once; their rows are on disk if `large`. `progress` is called before each query.
     """
     if len(paths) < 2 or stands_alone(dataset):
         return {}
     try:
-        return _READ_MANY[form](paths, dataset, schema, progress=progress)
+        return _READ_MANY[form](paths, dataset, schema, progress=progress, large=large)
     except DeclarationError:
         return {}  # the first that is read alone says so
     except MemoryError:  # Arrow's is an ArrowException too
@@ -106,6 +125,6 @@ def read_together(
     except (Unreadable, pa.ArrowException, ValueError, OverflowError, RecursionError):
         # One of them makes the others unreadable: find it by halves.
         half = len(paths) // 2
-        first = read_together(paths[:half], form, dataset, schema, progress=progress)
-        second = read_together(paths[half:], form, dataset, schema, progress=progress)
+        first = read_together(paths[:half], form, dataset, schema, progress=progress, large=large)
+        second = read_together(paths[half:], form, dataset, schema, progress=progress, large=large)
         return first | {half + index: result for index, result in second.items()}

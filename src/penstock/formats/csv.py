@@ -14,9 +14,9 @@ import duckdb
 
 from penstock.declarations import Dataset
 from penstock.errors import DeclarationError, Unreadable
-from penstock.formats.csv_scan import Reject, number, reading, scan, with_lines
+from penstock.formats.csv_scan import Reject, number, reading, refuse_long_lines, scan, with_lines
 from penstock.formats.engine import cursor, little_memory
-from penstock.formats.kept import LARGE, Keep
+from penstock.formats.kept import Keep
 from penstock.formats.names import flat_name, literal, normalised, quoted
 from penstock.formats.plain import text_file
 from penstock.formats.result import RESCUED, ROW, ReadResult
@@ -45,7 +45,7 @@ def infer(path: Path, dataset: Dataset, *, delim: str | None = None) -> Schema:
         return Schema(version=1, columns=columns, dialect=dialect)
 
 
-def read(path: Path, dataset: Dataset, schema: Schema, *, delim: str | None = None) -> ReadResult:
+def read(path: Path, dataset: Dataset, schema: Schema, *, delim: str | None = None, large: bool = False) -> ReadResult:
     """The file's rows. Raises Unreadable."""
     with ExitStack() as stack:
         text = stack.enter_context(text_file(path))
@@ -56,7 +56,8 @@ def read(path: Path, dataset: Dataset, schema: Schema, *, delim: str | None = No
         if dialect:
             dialect["skip"] = _first_filled(text, dialect["skip"])
         originals = _header(text, dialect) if text.stat().st_size else []
-        keep = Keep(path, large=text.stat().st_size > LARGE)
+        keep = Keep(path, size=text.stat().st_size, large=large)
+        refuse_long_lines(text)
         if originals and keep.large:
             result = _streamed(connection, text, dialect, originals, dataset, schema, keep)
             if result is not None:

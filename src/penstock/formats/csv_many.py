@@ -48,7 +48,7 @@ class _Kind:
 
 
 def read_many(
-    paths: Sequence[Path], dataset: Dataset, schema: Schema, *, progress: Callable[[], None]
+    paths: Sequence[Path], dataset: Dataset, schema: Schema, *, progress: Callable[[], None], large: bool = False
 ) -> dict[int, ReadResult]:
     """By index, what `csv.read` would give, for those that can be read together. Raises Unreadable."""
     groups: dict[_Kind, list[tuple[int, bytes]]] = defaultdict(list)
@@ -58,7 +58,7 @@ def read_many(
     results: dict[int, ReadResult] = {}
     for kind, bodies in groups.items():
         if len(bodies) > 1:
-            results |= _read_group(kind, bodies, paths, dataset, schema, progress)
+            results |= _read_group(kind, bodies, paths, dataset, schema, progress, Keep(paths[0], large=large))
     return results
 
 
@@ -67,11 +67,13 @@ def _plain(content: bytes, dialect: dict[str, Any]) -> tuple[_Kind, bytes] | Non
     quote, escape = (dialect.get(name, "").encode() for name in ("quote", "escape"))
     if not dialect or dialect["skip"] or "comment" in dialect or content.startswith(GZIP_MAGIC):
         return None
+    marked = content.startswith(codecs.BOM_UTF8)
     content = content.removeprefix(codecs.BOM_UTF8)
     carriages, both, ends = content.count(b"\r"), content.count(b"\r\n"), content.count(b"\n")
     if not ends or carriages != both or b"\0" in content or _MARK.encode() in content:
         return None
-    if content.count(quote) % 2 or (escape != quote and escape in content):
+    # With no header before it, the first record's raw text would begin with the mark.
+    if content.count(quote) % 2 or (escape != quote and escape in content) or (marked and not dialect["header"]):
         return None
     if 0 < both < ends:
         content, both = content.replace(b"\r\n", b"\n"), 0
@@ -99,6 +101,7 @@ def _read_group(
     dataset: Dataset,
     schema: Schema,
     progress: Callable[[], None],
+    keep: Keep,
 ) -> dict[int, ReadResult]:
     width = len(kind.originals)
     with tempfile.TemporaryDirectory(prefix="penstock-") as folder, cursor() as connection:
@@ -120,7 +123,7 @@ def _read_group(
             f"WHERE c0 IS NULL OR NOT starts_with(c0, {literal(_MARK)})"
         )
         values = source_of(connection, "numbered", kind.originals, schema)
-        together, asking = shape_together(connection, dataset, schema, values, Keep(text, large=False))
+        together, asking = shape_together(connection, dataset, schema, values, keep)
         results = take_apart(together, pieces, asking)
     return {index: with_lines(result, [], paths[index], schema.dialect, width) for index, result in results.items()}
 

@@ -39,15 +39,15 @@ def infer(dataset: Dataset) -> Schema:
     return Schema(version=1, columns=tuple(columns))
 
 
-def read(path: Path, dataset: Dataset, schema: Schema) -> ReadResult:
+def read(path: Path, dataset: Dataset, schema: Schema, *, large: bool = False) -> ReadResult:
     """The delivery as one row. Raises Unreadable when it is no line of an envelope or its body is no JSON."""
     with cursor() as connection:
         values = _source_of(connection, [(1, _fields(path))], schema)
-        return shape(connection, dataset, schema, values, Keep(path))
+        return shape(connection, dataset, schema, values, Keep(path, size=path.stat().st_size, large=large))
 
 
 def read_many(
-    paths: Sequence[Path], dataset: Dataset, schema: Schema, *, progress: Callable[[], None]
+    paths: Sequence[Path], dataset: Dataset, schema: Schema, *, progress: Callable[[], None], large: bool = False
 ) -> dict[int, ReadResult]:
     """By index, what `read` would give, for those that can be read."""
     progress()
@@ -59,7 +59,7 @@ def read_many(
         return {}
     with cursor() as connection:
         values = _source_of(connection, rows, schema)
-        together, asking = shape_together(connection, dataset, schema, values, Keep(paths[0], large=False))
+        together, asking = shape_together(connection, dataset, schema, values, Keep(paths[0], large=large))
     return take_apart(together, [Piece(index=number - 1, before=number - 1, count=1) for number, _ in rows], asking)
 
 

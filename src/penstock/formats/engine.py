@@ -14,6 +14,9 @@ import duckdb
 from penstock.machine_faults import raise_machine_fault
 
 _LITTLE = "600MB"
+# Each thread has a buffer of 16 of a CSV's longest lines. Smaller ones would fit more threads into the limit, but with
+# them DuckDB gives up lines behind a quote that stays open for longer than the buffer.
+_FEW_THREADS = 2
 
 
 @contextmanager
@@ -39,11 +42,18 @@ def cursor() -> Iterator[duckdb.DuckDBPyConnection]:
 @contextmanager
 def little_memory(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Have DuckDB write to disk what would fill the memory with a large object's rows."""
-    connection.execute(f"SET memory_limit = '{_LITTLE}'")
+    threads = _threads(connection)
+    connection.execute(f"SET memory_limit = '{_LITTLE}'; SET threads = {min(threads, _FEW_THREADS)}")
     try:
         yield
     finally:
-        connection.execute("RESET memory_limit")
+        connection.execute(f"RESET memory_limit; SET threads = {threads}")
+
+
+def _threads(connection: duckdb.DuckDBPyConnection) -> int:
+    row = connection.execute("SELECT current_setting('threads')").fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 @lru_cache(maxsize=1)

@@ -46,12 +46,12 @@ def infer(path: Path, dataset: Dataset, *, lines: bool) -> Schema:
         return Schema(version=1, columns=columns)
 
 
-def read(path: Path, dataset: Dataset, schema: Schema, *, lines: bool) -> ReadResult:
+def read(path: Path, dataset: Dataset, schema: Schema, *, lines: bool, large: bool = False) -> ReadResult:
     """The records as rows. Raises Unreadable."""
     with cursor() as connection:
-        _records(connection, path, dataset, lines=lines)
+        size = _records(connection, path, dataset, lines=lines)
         values = source_of(connection, "records", schema, extra_of(_leaves(connection), schema))
-        return shape(connection, dataset, schema, values, Keep(path))
+        return shape(connection, dataset, schema, values, Keep(path, size=size, large=large))
 
 
 def source_of(
@@ -90,8 +90,8 @@ def depth(text: str) -> int:
     return deepest
 
 
-def _records(connection: duckdb.DuckDBPyConnection, path: Path, dataset: Dataset, *, lines: bool) -> None:
-    """Make the table `records`: number, line, raw text, the parsed `doc` or why it is `bad`."""
+def _records(connection: duckdb.DuckDBPyConnection, path: Path, dataset: Dataset, *, lines: bool) -> int:
+    """Make the table `records`: number, line, raw text, the parsed `doc` or why it is `bad`; returns its bytes."""
     with text_file(path) as found:
         size = found.stat().st_size
         if size > LARGEST:
@@ -102,6 +102,7 @@ def _records(connection: duckdb.DuckDBPyConnection, path: Path, dataset: Dataset
     else:
         _from_document(connection, content, dataset)
     mark_too_deep(connection)
+    return size
 
 
 def mark_too_deep(connection: duckdb.DuckDBPyConnection) -> None:

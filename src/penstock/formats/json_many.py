@@ -34,13 +34,20 @@ from penstock.model import Schema
 
 
 def read_many(
-    paths: Sequence[Path], dataset: Dataset, schema: Schema, *, lines: bool, progress: Callable[[], None]
+    paths: Sequence[Path],
+    dataset: Dataset,
+    schema: Schema,
+    *,
+    lines: bool,
+    progress: Callable[[], None],
+    large: bool = False,
 ) -> dict[int, ReadResult]:
     """By index, what `json.read` would give, for those that can be read together. Raises Unreadable."""
     contents = {index: text for index, path in enumerate(paths) if (text := _plain(path.read_bytes())) is not None}
     if len(contents) < 2:
         return {}
     results: dict[int, ReadResult] = {}
+    keep = Keep(paths[0], large=large)
     with cursor() as connection:
         progress()
         if lines:
@@ -57,7 +64,7 @@ def read_many(
                 "SELECT * FROM records WHERE file IN (SELECT file FROM wanted) ORDER BY record"
             )
             values = source_of(connection, "chosen", schema, extra)
-            together, asking = shape_together(connection, dataset, schema, values, Keep(paths[0], large=False))
+            together, asking = shape_together(connection, dataset, schema, values, keep)
             results |= take_apart(together, [pieces[index] for index in indexes], asking)
     return results
 

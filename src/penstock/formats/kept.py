@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-# The bytes of an object from which on its rows are kept on disk.
+# The bytes of an object, unpacked, from which on its rows are kept on disk.
 LARGE = 64_000_000
 # The rows of one of DuckDB's row groups: what comes in other portions is put together anew when it is loaded.
 _ROWS_AT_ONCE = 122_880
@@ -24,10 +24,13 @@ _KINDS = {
 
 
 class Keep:
-    """Keeps the rows of the object `path`; `large` ones beside it, in files that its folder's owner removes."""
+    """Keeps the rows of the object `path`; `large` ones on the disk where it is, in files that end with their rows.
 
-    def __init__(self, path: Path, *, large: bool | None = None) -> None:
-        self.large = path.stat().st_size > LARGE if large is None else large
+    Large is also what is made of more bytes, `size`, than rows are kept of in memory.
+    """
+
+    def __init__(self, path: Path, *, size: int = 0, large: bool = False) -> None:
+        self.large = large or size > LARGE
         self._names = (path.with_name(f"{path.name}.rows{number}") for number in count())
 
     def read(self, found: duckdb.DuckDBPyRelation) -> pa.Table:
@@ -49,7 +52,10 @@ class Keep:
         with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
             for batch in batches:
                 writer.write_batch(batch)
-        return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        mapped = pa.memory_map(str(path))
+        # What is mapped needs no name, and without one its space is free as soon as nothing holds the rows.
+        path.unlink()
+        return pa.ipc.open_file(mapped).read_all()
 
 
 def _with_its_errors(stream: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:

@@ -30,6 +30,10 @@ T = TypeVar("T")
 
 MAGIC = b"PAR1"
 _NUMBER = "#number"
+# What a value takes in memory at least: of one that repeats itself a file holds next to nothing.
+_VALUE, _TEXT = 8, 16
+# DuckDB's own columns, which a file's of the same name hide.
+_DUCKDBS = {"file_index", "file_row_number", "filename"}
 # No file has so many rows, and no group of files so many that their numbers would not be BIGINTs.
 _APART = 2**40
 
@@ -45,28 +49,46 @@ def infer(path: Path, dataset: Dataset) -> Schema:
         return Schema(version=1, columns=columns)
 
 
-def read(path: Path, dataset: Dataset, schema: Schema) -> ReadResult:
+def read(path: Path, dataset: Dataset, schema: Schema, *, large: bool = False) -> ReadResult:
     """The file's rows. Raises Unreadable."""
     with plain_file(path) as found, cursor() as connection:
-        return _shaped(connection, [found], dataset, schema, partial(shape, keep=Keep(path)))
+        keep = Keep(path, size=size_unpacked(found), large=large)
+        return _shaped(connection, [found], dataset, schema, partial(shape, keep=keep))
+
+
+def size_unpacked(path: Path) -> int:
+    """The bytes of the file's values by its metadata, for repeated ones at least that of a number or short text."""
+    try:
+        found = pa_parquet.read_metadata(path)
+    except (pa.ArrowException, OSError):
+        return path.stat().st_size  # it is said when the file is read
+    groups = (found.row_group(group) for group in range(found.num_row_groups))
+    values = sum(_size(group.column(place)) for group in groups for place in range(found.num_columns))
+    return max(path.stat().st_size, values)
+
+
+def _size(column: pa_parquet.ColumnChunkMetaData) -> int:
+    least = _TEXT if column.physical_type == "BYTE_ARRAY" else _VALUE
+    return max(int(column.total_uncompressed_size), least * int(column.num_values))
 
 
 def read_many(
-    paths: Sequence[Path], dataset: Dataset, schema: Schema, *, progress: Callable[[], None]
+    paths: Sequence[Path], dataset: Dataset, schema: Schema, *, progress: Callable[[], None], large: bool = False
 ) -> dict[int, ReadResult]:
     """By index, what `read` would give, for those of which others have the very same columns. Raises Unreadable."""
     alike: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for index, path in enumerate(paths):
         with suppress(pa.ArrowException, OSError):
             found = pa_parquet.read_metadata(path)
-            alike[str(found.schema).split("\n", 1)[1]].append((index, found.num_rows))
+            if not any(_top(found.schema.column(place).path) in _DUCKDBS for place in range(found.num_columns)):
+                alike[str(found.schema).split("\n", 1)[1]].append((index, found.num_rows))
     results: dict[int, ReadResult] = {}
     with cursor() as connection:
         for files in alike.values():
             if len(files) > 1:
                 progress()
                 some = [paths[index] for index, _ in files]
-                keep = Keep(some[0], large=False)
+                keep = Keep(some[0], large=large)
                 together, asking = _shaped(connection, some, dataset, schema, partial(shape_together, keep=keep))
                 pieces = [
                     Piece(index=index, before=place * _APART, count=count) for place, (index, count) in enumerate(files)
@@ -84,21 +106,26 @@ def _shaped(
 ) -> T:
     """The rows of files with the same columns; those of the second are numbered from _APART on, and so forth."""
     types = _types(connection, paths)
+    places = {original: f"c{place}" for place, original in enumerate(types)}
     values = [
         Value(
             column=column,
-            expression=quoted(column.original) if column.original in types else None,
+            expression=places.get(column.original),
             kind="typed",
             type=types.get(column.original, "VARCHAR"),
         )
         for column in schema.columns
     ]
-    extra = [original for original in types if original not in {column.original for column in schema.columns}]
-    connection.execute(
-        f"CREATE OR REPLACE TEMP VIEW source AS SELECT *, {quoted(_NUMBER)} + 1 AS {quoted(ROW)}, "
-        f"CAST(NULL AS BIGINT) AS {quoted(LINE)}, CAST(NULL AS VARCHAR) AS {quoted(BAD)}, "
-        f"{_json(list(types))} AS {quoted(RAW)}, {_json(extra)} AS {quoted(RESCUED)} FROM ({_scan(paths, types)})"
-    )
+    extra = {original: places[original] for original in types if original not in {c.original for c in schema.columns}}
+    try:
+        connection.execute(
+            f"CREATE OR REPLACE TEMP VIEW source AS SELECT *, {quoted(_NUMBER)} + 1 AS {quoted(ROW)}, "
+            f"CAST(NULL AS BIGINT) AS {quoted(LINE)}, CAST(NULL AS VARCHAR) AS {quoted(BAD)}, "
+            f"{_json(places)} AS {quoted(RAW)}, {_json(extra)} AS {quoted(RESCUED)} FROM ({_scan(paths, places)})"
+        )
+    except duckdb.Error as error:
+        raise_machine_fault(error)
+        raise Unreadable(f"not Parquet: {_reason(error)}") from None
     if dataset.select:
         _look_through(connection, paths)  # what is not selected is not read
     try:
@@ -111,14 +138,21 @@ def _shaped(
         raise Unreadable(f"not Parquet: {type(error).__name__}") from None
 
 
-def _scan(paths: Sequence[Path], types: dict[str, str]) -> str:
-    columns = ", ".join(quoted(original) for original in types)
-    number = f"CAST(file_index AS BIGINT) * {_APART} + file_row_number AS {quoted(_NUMBER)}"
-    return f"SELECT {columns}, {number} FROM {_reading(paths)}"
+def _scan(paths: Sequence[Path], places: dict[str, str]) -> str:
+    """The files' rows with their number; the columns have names of ours, lest one of theirs be taken for another."""
+    columns = ", ".join(f"{quoted(original)} AS {place}" for original, place in places.items())
+    if len(paths) > 1:
+        number = f"CAST(file_index AS BIGINT) * {_APART} + file_row_number"
+    elif "file_row_number" in {original.lower() for original in places}:
+        return f"SELECT {columns}, row_number() OVER () - 1 AS {quoted(_NUMBER)} FROM {_reading(paths)}"
+    else:
+        number = "file_row_number"
+    return f"SELECT {columns}, {number} AS {quoted(_NUMBER)} FROM {_reading(paths, ', file_row_number=true')}"
 
 
-def _reading(paths: Sequence[Path]) -> str:
-    return f"read_parquet([{', '.join(literal(str(path)) for path in paths)}], file_row_number=true)"
+def _reading(paths: Sequence[Path], more: str = "") -> str:
+    # A folder may be called `a=1`, and is no column of the file for it.
+    return f"read_parquet([{', '.join(literal(str(path)) for path in paths)}], hive_partitioning=false{more})"
 
 
 def _types(connection: duckdb.DuckDBPyConnection, paths: Sequence[Path]) -> dict[str, str]:
@@ -127,7 +161,7 @@ def _types(connection: duckdb.DuckDBPyConnection, paths: Sequence[Path]) -> dict
             if file.read(4) != MAGIC:
                 raise Unreadable("not Parquet: it does not begin with PAR1")
     try:
-        relation = connection.sql(f"SELECT * FROM read_parquet({literal(str(paths[0]))})")
+        relation = connection.sql(f"SELECT * FROM {_reading(paths[:1])}")
     except duckdb.Error as error:
         raise_machine_fault(error)
         raise Unreadable(f"not Parquet: {_reason(error)}") from None
@@ -157,9 +191,13 @@ def _widest(kind: str) -> str:
     return "VARCHAR" if kind.startswith("ENUM") else kind
 
 
-def _json(originals: list[str]) -> str:
-    if not originals:
+def _top(path: str) -> str:
+    return path.partition(".")[0].lower()
+
+
+def _json(places: dict[str, str]) -> str:
+    if not places:
         return "CAST(NULL AS VARCHAR)"
-    pairs = ", ".join(f"{literal(original)}, {quoted(original)}" for original in originals)
-    nothing = " AND ".join(f"{quoted(original)} IS NULL" for original in originals)
+    pairs = ", ".join(f"{literal(original)}, {place}" for original, place in places.items())
+    nothing = " AND ".join(f"{place} IS NULL" for place in places.values())
     return f"CASE WHEN NOT ({nothing}) THEN CAST(json_object({pairs}) AS VARCHAR) END"

@@ -42,6 +42,27 @@ def plain_file(path: Path) -> Iterator[Path]:
         yield copy
 
 
+def unpack_small(path: Path, most: int) -> bool:
+    """Whether the file is no gzip; one of at most `most` bytes of other things is replaced by these.
+
+    What is wrong with a gzip is left to be found by `plain_file`.
+    """
+    with path.open("rb") as file:
+        if file.read(2) != GZIP_MAGIC:
+            return True
+    try:
+        with gzip.open(path, "rb") as source:
+            content = source.read(most + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        return False
+    if len(content) > most or content.startswith(GZIP_MAGIC):
+        return False
+    copy = path.with_name(f"{path.name}.plain")
+    copy.write_bytes(content)
+    copy.replace(path)
+    return True
+
+
 @contextmanager
 def text_file(path: Path) -> Iterator[Path]:
     """As `plain_file`, without byte order mark, and with one kind of line end where CRLF and LF were mixed.

@@ -30,8 +30,10 @@ SHOWN = 40
 _INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
 _INTEGERS |= {"INT", "LONG", "SHORT"}
 _FRACTIONS = re.compile(r"^(DOUBLE|FLOAT|REAL|DECIMAL)")
-# A window or a subquery sees other rows, and `unnest` makes more of them.
-_MORE_THAN_A_ROW = re.compile(r"\b(over|select|from|unnest|generate_subscripts)\b", re.IGNORECASE)
+# A window or a subquery sees other rows, `unnest` makes more of them, and the rest can see the number of the row.
+_MORE_THAN_A_ROW = re.compile(
+    rf"\b(over|select|from|table|unnest|generate_subscripts|columns|unnamed_subquery|{ROW})\b", re.IGNORECASE
+)
 _AT_WORK = (duckdb.ConversionException, duckdb.OutOfRangeException, duckdb.InvalidInputException)
 
 
@@ -121,7 +123,7 @@ def shape_together(
 
 
 def stands_alone(dataset: Dataset) -> bool:
-    """Whether an expression of the declaration may see more of an object than one row."""
+    """Whether an expression of the declaration may see more of an object than the values of one row."""
     return any(_MORE_THAN_A_ROW.search(text) for text in [*dataset.derive.values(), *dataset.checks.values()])
 
 
