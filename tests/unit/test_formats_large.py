@@ -97,11 +97,12 @@ def test_rows_of_a_large_object_are_on_disk(tmp_path: Path, bound: int) -> None:
 @pytest.mark.parametrize(
     ("key", "content"),
     [
-        ("x.csv", gzip.compress(b"id,name\n" + b"1,a\n" * 10_000)),
-        ("x.ndjson", gzip.compress(b'{"id": 1, "name": "a"}\n' * 2_000)),
+        ("x.csv", gzip.compress(b"id,name\n" + b"1,a\n" * 10_000, mtime=0)),
+        ("x.ndjson", gzip.compress(b'{"id": 1, "name": "a"}\n' * 2_000, mtime=0)),
         ("x.parquet", parquet_of({"id": [1] * 10_000, "name": ["a"] * 10_000})),
-        ("x.parquet", gzip.compress(parquet_of({"id": [1] * 10_000, "name": ["a"] * 10_000}))),
+        ("x.parquet", gzip.compress(parquet_of({"id": [1] * 10_000, "name": ["a"] * 10_000}), mtime=0)),
     ],
+    ids=["csv.gz", "ndjson.gz", "parquet", "parquet.gz"],
 )
 def test_large_is_what_is_large_when_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, content: bytes

@@ -70,9 +70,9 @@ def csv_files(draw: st.DrawFn) -> bytes:
     lines.insert(0, header)
     content = end.join(lines) + (end if draw(st.booleans()) else b"")
     changes: dict[str, Callable[[], bytes]] = {
-        "gzip": lambda: gzip.compress(content),
-        "gzip of gzip": lambda: gzip.compress(gzip.compress(content)),
-        "broken gzip": lambda: gzip.compress(content)[:-5],
+        "gzip": lambda: gzip.compress(content, mtime=0),
+        "gzip of gzip": lambda: gzip.compress(gzip.compress(content, mtime=0), mtime=0),
+        "broken gzip": lambda: gzip.compress(content, mtime=0)[:-5],
         "mark": lambda: b"\xef\xbb\xbf" + content,
         "mixed": lambda: content.replace(b"\n", b"\r\n", 1) + b"18,r,1\n",
         "rubbish": lambda: draw(st.binary(max_size=40)),
@@ -165,7 +165,7 @@ def json_files(draw: st.DrawFn, lines: bool) -> bytes:
         case 0:
             return b"\xef\xbb\xbf" + content + b"\n \r\n"
         case 1:
-            return gzip.compress(content)
+            return gzip.compress(content, mtime=0)
         case 2:
             return draw(st.binary(max_size=9))
     return content
@@ -207,7 +207,7 @@ def test_parquet_together_is_as_alone(tmp_path: Path) -> None:
         parquet_file({"id": [4, 5], "name": ["d", "e"], "more": [1.5, None]}),
         first[:-20],
         b"PAR1 rubbish PAR1",
-        gzip.compress(first),
+        gzip.compress(first, mtime=0),
         parquet_file(
             {
                 "id": pa.array([], pa.int64()),
