@@ -298,7 +298,7 @@ def test_refused_files_that_left_while_nobody_watched_are_forgotten(
     inbox: Path, outside: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next start forgets what is gone from every inbox, and keeps what is still there, whatever its name is."""
-    monkeypatch.setattr("penstock.ledger.arrivals._CHUNK", 3)
+    monkeypatch.setattr("penstock.ledger.arrivals._PAGE", 3)
     kept = [b"nowhere/kept.csv", b"nowhere/caf\xe9.csv", b"nowhere/back\\xe9slash.csv"]
     gone = [b"nowhere/gone.csv", b"nowhere/gone\xe9.csv", b"folder/gone.csv", b"folder/1.csv", b"folder/2.csv"]
     elsewhere = outside / "nowhere" / "elsewhere.csv"
@@ -921,16 +921,21 @@ def test_large_files_take_turns_and_none_is_forgotten(
     """Of many large files few are on their way at a time, and all are taken, also when some of them vanish."""
     monkeypatch.setattr(uploads, "_LARGE", 5)
     parts.datasets = [Dataset(name="sales", ordered=ordered)]
+    store, _, go_on = held("sales/00.csv", parts)
     parts.landing = parts.landing_with(parts.store)
-    sensor = sensor_on(inbox, parts)
+    sensor = sensor_on(inbox, parts, store=store)
     for number in range(40):
         (inbox / "sales" / f"{number:02}.csv").write_bytes(b"large enough")
     sensor.scan()
-    sensor._begin()
-    assert len(sensor._taking.uploads.under_way) == (1 if ordered else 2)
-    for number in range(2, 25):
-        (inbox / "sales" / f"{number:02}.csv").unlink()
+    try:
+        sensor._begin()
+        under_way = len(sensor._taking.uploads.under_way)
+        for number in range(2, 25):
+            (inbox / "sales" / f"{number:02}.csv").unlink()
+    finally:
+        go_on.set()
     assert work_off(sensor) == 17
+    assert under_way == (1 if ordered else 2)
 
 
 def test_what_was_set_aside_comes_before_what_is_due_since(
