@@ -320,7 +320,7 @@ def test_keys_that_cannot_be_asked_for(bench: Bench) -> None:
 
 def test_refused_files_are_named_in_pages(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every refused path comes once, and none that was recorded."""
-    monkeypatch.setattr("penstock.ledger.arrivals._CHUNK", 3)
+    monkeypatch.setattr("penstock.ledger.arrivals._PAGE", 3)
     paths = [f"nowhere/{n}.csv" for n in range(7)]
     for path in paths:
         mark = FileMark(path=path, inode=1, size=2, mtime_ns=3)

@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from penstock.ledger.database import Database
 from penstock.ledger.decide import Known
-from penstock.ledger.rows import by_bucket, line, pieces, tell
+from penstock.ledger.rows import by_bucket, line, outcome_of, pieces, tell
 from penstock.ledger.tables import Moment, archive, history, objects, tallies
 from penstock.model import Stat, State
 
@@ -159,11 +159,6 @@ def bring_back(connection: Connection, found: Mapping[Name, Stat], known: dict[N
 
 
 REMOVED = "from the bucket, after the days that its dataset retains"
-
-
-def outcome_of(row: Any) -> str:
-    """What became of an archived row, in the words of its history."""
-    return row.reason or f"{row.rows or 0} rows, {row.rejected or 0} rejected"
 
 
 def _count(connection: Connection, ids: Sequence[int], sign: int) -> None:

@@ -15,10 +15,11 @@ from penstock.declarations import Dataset
 from penstock.ledger import archive, outbox, states, wakeups
 from penstock.ledger.database import Database
 from penstock.ledger.decide import Known, decide_arrival, no_dataset
-from penstock.ledger.tables import files, history, objects
+from penstock.ledger.rows import by_bucket, line, pieces, tell
+from penstock.ledger.tables import files, objects
 from penstock.model import REFUSED_BUCKET, Stat, State, Via
 
-_CHUNK = 500  # keys in one IN (…), well under SQLite's limit of parameters
+_PAGE = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,9 +133,7 @@ class Arrivals:
 
     def refused_files(self, *, after: str = "") -> list[str]:
         """The next paths of the inbox after this one whose files were refused, sorted; empty when there are no more."""
-        query = (
-            select(files.c.path).where(files.c.etag == "", files.c.path > after).order_by(files.c.path).limit(_CHUNK)
-        )
+        query = select(files.c.path).where(files.c.etag == "", files.c.path > after).order_by(files.c.path).limit(_PAGE)
         with self._database.read() as connection:
             return list(connection.execute(query).scalars())
 
@@ -166,12 +165,9 @@ class Arrivals:
                     .values(dataset=dataset.name, state=State.PENDING.value, reason=None, changed_at=now)
                     .returning(objects.c.id)
                 ).scalars()
-                told = [
-                    {"object_id": row_id, "at": now, "what": State.PENDING.value, "detail": f"taken by {dataset.name}"}
-                    for row_id in taken
-                ]
+                told = [line(row_id, now, State.PENDING.value, f"taken by {dataset.name}") for row_id in taken]
+                tell(connection, told)
                 if told:
-                    connection.execute(insert(history), told)
                     wakeups.request(connection, dataset.name, now)
                     adopted += len(told)
         return adopted
@@ -180,8 +176,8 @@ class Arrivals:
         """What the ledger remembers of these paths below the inbox."""
         found: dict[str, FileMark] = {}
         with self._database.read() as connection:
-            for chunk in chunks(paths):
-                for row in connection.execute(select(files).where(files.c.path.in_(chunk))):
+            for piece in pieces(paths):
+                for row in connection.execute(select(files).where(files.c.path.in_(piece))):
                     found[row.path] = FileMark(
                         path=row.path, inode=row.inode, size=row.size, mtime_ns=row.mtime_ns, etag=row.etag
                     )
@@ -190,8 +186,8 @@ class Arrivals:
     def forget_files(self, paths: Sequence[str]) -> None:
         """Forget files that left the inbox, so that the table does not grow for ever."""
         with self._database.write() as connection:
-            for chunk in chunks(paths):
-                connection.execute(delete(files).where(files.c.path.in_(chunk)))
+            for piece in pieces(paths):
+                connection.execute(delete(files).where(files.c.path.in_(piece)))
 
     def _decide_one(
         self, connection: Connection, one: Seen, via: Via, latest: Known | None, now: datetime
@@ -284,35 +280,31 @@ _KNOWN = tuple(objects.c[name] for name in ("key", "id", "generation", "etag", "
 
 def _latest(connection: Connection, pairs: set[tuple[str, str]]) -> dict[tuple[str, str], Known]:
     found: dict[tuple[str, str], Known] = {}
-    by_bucket: dict[str, list[str]] = {}
-    for bucket, key in sorted(pairs):
-        by_bucket.setdefault(bucket, []).append(key)
-    for bucket, keys in by_bucket.items():
-        for chunk in chunks(keys):
-            newest = (
-                select(objects.c.key, func.max(objects.c.generation).label("generation"))
-                .where(objects.c.bucket == bucket, objects.c.key.in_(chunk), objects.c.entry == 0)
-                .group_by(objects.c.key)
-                .subquery()
+    for bucket, keys in by_bucket(sorted(pairs)):
+        newest = (
+            select(objects.c.key, func.max(objects.c.generation).label("generation"))
+            .where(objects.c.bucket == bucket, objects.c.key.in_(keys), objects.c.entry == 0)
+            .group_by(objects.c.key)
+            .subquery()
+        )
+        query = select(*_KNOWN).join(
+            newest,
+            and_(
+                objects.c.bucket == bucket,
+                objects.c.key == newest.c.key,
+                objects.c.generation == newest.c.generation,
+                objects.c.entry == 0,
+            ),
+        )
+        for key, row_id, generation, etag, state, version_id, run in connection.execute(query):
+            found[(bucket, key)] = Known(
+                id=row_id,
+                generation=generation,
+                etag=etag,
+                state=State(state),
+                version_id=version_id,
+                tried=run is not None,
             )
-            query = select(*_KNOWN).join(
-                newest,
-                and_(
-                    objects.c.bucket == bucket,
-                    objects.c.key == newest.c.key,
-                    objects.c.generation == newest.c.generation,
-                    objects.c.entry == 0,
-                ),
-            )
-            for key, row_id, generation, etag, state, version_id, run in connection.execute(query):
-                found[(bucket, key)] = Known(
-                    id=row_id,
-                    generation=generation,
-                    etag=etag,
-                    state=State(state),
-                    version_id=version_id,
-                    tried=run is not None,
-                )
     return found
 
 
@@ -323,9 +315,7 @@ def _supersede(connection: Connection, row_id: int, now: datetime) -> None:
         .values(state=State.SUPERSEDED.value, reason="overwritten before it was loaded", changed_at=now)
     )
     if moved.rowcount:
-        connection.execute(
-            insert(history).values(object_id=row_id, at=now, what=State.SUPERSEDED.value, detail="overwritten")
-        )
+        tell(connection, [line(row_id, now, State.SUPERSEDED.value, "overwritten")])
 
 
 def _forget_refusals(connection: Connection, keys: Sequence[str], now: datetime) -> None:
@@ -353,11 +343,6 @@ def _insert(connection: Connection, rows: dict[tuple[str, str], dict[str, Any]])
     if rows:
         connection.execute(insert(objects), list(rows.values()))
         rows.clear()
-
-
-def chunks(items: Sequence[str]) -> Iterable[Sequence[str]]:
-    """`items` in pieces that fit into one IN (…)."""
-    return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
 
 
 # `states.BIRTHS` is what this module may insert; the assertion keeps the two together.

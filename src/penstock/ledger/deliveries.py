@@ -10,8 +10,9 @@ from sqlalchemy import Connection, bindparam, select
 from penstock import events
 from penstock.ledger import outbox, wakeups
 from penstock.ledger.archive import accepted, archived
-from penstock.ledger.arrivals import announce, chunks
+from penstock.ledger.arrivals import announce
 from penstock.ledger.database import Database
+from penstock.ledger.rows import pieces
 from penstock.ledger.tables import insert_new, objects
 from penstock.model import Delivery, Stat, State, Via
 
@@ -103,8 +104,8 @@ class Deliveries:
         """Which of these envelope keys have at least one delivery in the ledger."""
         found: set[str] = set()
         with self._database.read() as connection:
-            for chunk in chunks(sorted(set(keys))):
-                query = select(objects.c.key).distinct().where(objects.c.bucket == bucket, objects.c.key.in_(chunk))
+            for piece in pieces(sorted(set(keys))):
+                query = select(objects.c.key).distinct().where(objects.c.bucket == bucket, objects.c.key.in_(piece))
                 found.update(connection.execute(query).scalars())
         return found
 

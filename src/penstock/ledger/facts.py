@@ -10,9 +10,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, Table, and_, false, func, or_, select
 
-from penstock.ledger.archive import REMOVED, outcome_of
+from penstock.ledger.archive import REMOVED
 from penstock.ledger.database import Database
 from penstock.ledger.leases import live, on_hold
+from penstock.ledger.rows import outcome_of
 from penstock.ledger.tables import archive, history, leases, objects, tallies
 from penstock.model import Fact, State, Via, object_name
 

@@ -11,19 +11,18 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, or_, select
 
 from penstock.declarations import Dataset
 from penstock.ledger import wakeups
 from penstock.ledger.database import Database
 from penstock.ledger.decide import Candidate, decide_replay, no_dataset
 from penstock.ledger.facts import named, named_delivery, named_generation, named_ids
-from penstock.ledger.rows import move
+from penstock.ledger.rows import by_bucket, line, move, pieces, tell
 from penstock.ledger.tables import archive, history, objects
 from penstock.model import REFUSED_BUCKET, State, object_name
 
 _STEP = 2000
-_CHUNK = 500  # keys or ids in one IN (…), well under SQLite's limit of parameters
 _FIRST = 5
 # Reasons may name folders, of which there is no end.
 _MOST_REASONS = 20
@@ -134,7 +133,7 @@ class Replay:
             for row, dataset, again in decided:
                 groups.setdefault((dataset, again), []).append(row.id)
                 over = ", over its own rows" if again else ""
-                told.append({"object_id": row.id, "at": now, "what": "replayed", "detail": f"by {by}{over}"})
+                told.append(line(row.id, now, "replayed", f"by {by}{over}"))
             for (dataset, again), ids in groups.items():
                 values = {
                     "dataset": dataset,
@@ -147,8 +146,7 @@ class Replay:
                     "changed_at": now,
                 }
                 move(connection, ids, State.PENDING, values)
-            if told:
-                connection.execute(insert(history), told)
+            tell(connection, told)
             for dataset in sorted({dataset for dataset, _ in groups}):
                 wakeups.request(connection, dataset, now)
 
@@ -166,9 +164,7 @@ class Replay:
                 return
             _keep_reasons(connection, rows)
             move(connection, [row.id for row in rows], State.IGNORED, {"reason": detail, "changed_at": now})
-            told = [{"object_id": r.id, "at": now, "what": State.IGNORED.value, "detail": detail} for r in rows]
-            if told:
-                connection.execute(insert(history), told)
+            tell(connection, [line(row.id, now, State.IGNORED.value, detail) for row in rows])
 
         return self._work(replace(selection, states=frozenset({State.QUARANTINED})), step, dry=dry)
 
@@ -289,47 +285,32 @@ def _narrowed(selection: Selection) -> list[ColumnElement[bool]]:
 
 
 def _siblings(connection: Connection, rows: Sequence[Any]) -> dict[tuple[str, str], _Siblings]:
-    by_bucket: dict[str, set[str]] = {}
-    for row in rows:
-        if row.entry == 0:
-            by_bucket.setdefault(row.bucket, set()).add(row.key)
     spans: dict[tuple[str, str], list[tuple[State, int, int]]] = {}
-    for bucket, keys in by_bucket.items():
-        ordered = sorted(keys)
-        for start in range(0, len(ordered), _CHUNK):
-            query = (
-                select(
-                    objects.c.key,
-                    objects.c.state,
-                    func.min(objects.c.generation).label("least"),
-                    func.max(objects.c.generation).label("greatest"),
-                )
-                .where(
-                    objects.c.bucket == bucket,
-                    objects.c.key.in_(ordered[start : start + _CHUNK]),
-                    objects.c.entry == 0,
-                )
-                .group_by(objects.c.key, objects.c.state)
+    for bucket, keys in by_bucket(sorted({(row.bucket, row.key) for row in rows if row.entry == 0})):
+        query = (
+            select(
+                objects.c.key,
+                objects.c.state,
+                func.min(objects.c.generation).label("least"),
+                func.max(objects.c.generation).label("greatest"),
             )
-            for found in connection.execute(query):
-                span = (State(found.state), found.least, found.greatest)
-                spans.setdefault((bucket, found.key), []).append(span)
+            .where(objects.c.bucket == bucket, objects.c.key.in_(keys), objects.c.entry == 0)
+            .group_by(objects.c.key, objects.c.state)
+        )
+        for found in connection.execute(query):
+            span = (State(found.state), found.least, found.greatest)
+            spans.setdefault((bucket, found.key), []).append(span)
     return {name: _Siblings(spans=tuple(found)) for name, found in spans.items()}
 
 
 def _keep_reasons(connection: Connection, rows: Sequence[Any]) -> None:
     """Write the reason of what has no history, for it was refused when it came, into its history."""
     reasons = {row.id: row for row in rows if row.reason}
-    ids = list(reasons)
-    for start in range(0, len(ids), _CHUNK):
-        query = select(history.c.object_id).distinct().where(history.c.object_id.in_(ids[start : start + _CHUNK]))
+    for piece in pieces(list(reasons)):
+        query = select(history.c.object_id).distinct().where(history.c.object_id.in_(piece))
         for told in connection.execute(query).scalars():
             del reasons[told]
-    lines = [
-        {"object_id": row.id, "at": row.changed_at, "what": row.state, "detail": row.reason} for row in reasons.values()
-    ]
-    if lines:
-        connection.execute(insert(history), lines)
+    tell(connection, [line(row.id, row.changed_at, row.state, row.reason) for row in reasons.values()])
 
 
 def _no_taker(dataset: str | None, key: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, insert, select, update
 
 from penstock.ledger import states
 from penstock.ledger.tables import history, objects
@@ -76,6 +76,27 @@ def move(
             statement = statement.where(objects.c.claim_token == token)
         moved += connection.execute(statement.values(state=target.value, **values)).rowcount
     return moved
+
+
+def end_claims(
+    connection: Connection, changes: Sequence[dict[str, Any]], *, now: datetime, token: int | None = None
+) -> None:
+    """Let go of claimed rows, each with its own end: `row_id`, `state`, and what else of it changes, alike for all.
+
+    With `token` only what that holder has; what is not claimed any more stays as it is.
+    """
+    assert {State(change["state"]) for change in changes} <= states.MOVES[State.CLAIMED], changes
+    if not changes:
+        return
+    statement = update(objects).where(objects.c.id == bindparam("row_id"), objects.c.state == State.CLAIMED.value)
+    if token is not None:
+        statement = statement.where(objects.c.claim_token == token)
+    connection.execute(statement.values(claim_token=None, changed_at=now), changes)
+
+
+def outcome_of(found: Any) -> str:
+    """What became of an outcome, or of a row, in the words of its history."""
+    return found.reason or f"{found.rows or 0} rows, {found.rejected or 0} rejected"
 
 
 def line(row_id: int, now: datetime, what: str, detail: str, run: str | None = None) -> dict[str, Any]:

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, select
 
 from penstock import events
 from penstock.ledger import outbox, states
 from penstock.ledger.decide import OVERWRITE_IGNORED
-from penstock.ledger.rows import by_bucket, line, move, tell, which
+from penstock.ledger.rows import by_bucket, end_claims, line, move, outcome_of, tell, which
 from penstock.ledger.tables import objects
 from penstock.model import Lease, ObjectRef, Outcome, State
 
@@ -33,8 +33,8 @@ def settle(
     wanted = {outcome.ref.id: outcome for outcome in outcomes}
     claimed = (objects.c.state == State.CLAIMED.value, objects.c.claim_token == lease.token)
     moved = [wanted[row_id] for row_id in which(connection, list(wanted), *claimed)]
-    _end_claims(connection, moved, lease.token, now)
-    tell(connection, [_line(outcome, run, now) for outcome in moved])
+    end_claims(connection, [_end_of(outcome) for outcome in moved], now=now, token=lease.token)
+    tell(connection, [line(one.ref.id, now, one.state.value, outcome_of(one), run) for one in moved])
     quarantined = [outcome for outcome in moved if outcome.state is State.QUARANTINED]
     outbox.enqueue_all(connection, [_quarantine_event(project, outcome, run, now) for outcome in quarantined])
     lost = [outcome.ref for outcome in moved if outcome.state in (State.MISSING, State.SUPERSEDED)]
@@ -44,39 +44,16 @@ def settle(
         outbox.enqueue_all(connection, [_load_event(project, lease, loaded, run, now)])
 
 
-def _end_claims(connection: Connection, outcomes: Sequence[Outcome], token: int, now: datetime) -> None:
-    """One UPDATE; it names state and token once more, so that only what this holder has can move."""
-    assert {outcome.state for outcome in outcomes} <= states.OUTCOMES, outcomes
-    if not outcomes:
-        return
-    connection.execute(
-        update(objects)
-        .where(
-            objects.c.id == bindparam("row_id"),
-            objects.c.state == State.CLAIMED.value,
-            objects.c.claim_token == token,
-        )
-        .values(
-            state=bindparam("outcome"),
-            claim_token=None,
-            again=objects.c.again * bindparam("stays"),
-            rows=bindparam("loaded"),
-            rejected=bindparam("refused"),
-            reason=bindparam("why"),
-            changed_at=now,
-        ),
-        [
-            {
-                "row_id": outcome.ref.id,
-                "outcome": outcome.state.value,
-                "stays": int(outcome.state not in (State.LOADED, State.EMPTY)),
-                "loaded": outcome.rows,
-                "refused": outcome.rejected,
-                "why": outcome.reason,
-            }
-            for outcome in outcomes
-        ],
-    )
+def _end_of(outcome: Outcome) -> dict[str, Any]:
+    assert outcome.state in states.OUTCOMES, outcome
+    return {
+        "row_id": outcome.ref.id,
+        "state": outcome.state.value,
+        "again": int(outcome.ref.again and outcome.state not in (State.LOADED, State.EMPTY)),
+        "rows": outcome.rows,
+        "rejected": outcome.rejected,
+        "reason": outcome.reason,
+    }
 
 
 def _heed_ignored(connection: Connection, lost: Sequence[ObjectRef], run: str, now: datetime) -> None:
@@ -107,11 +84,6 @@ def _supersede(connection: Connection, ids: Sequence[int], run: str, now: dateti
     values = {"reason": "its rows were replaced by a newer generation", "changed_at": now}
     move(connection, found, State.SUPERSEDED, values)
     tell(connection, [line(row_id, now, State.SUPERSEDED.value, "rows replaced", run) for row_id in found])
-
-
-def _line(outcome: Outcome, run: str, now: datetime) -> dict[str, Any]:
-    detail = outcome.reason or f"{outcome.rows} rows, {outcome.rejected} rejected"
-    return line(outcome.ref.id, now, outcome.state.value, detail, run)
 
 
 def _load_event(project: str, lease: Lease, loaded: Sequence[Outcome], run: str, now: datetime) -> dict[str, Any]:

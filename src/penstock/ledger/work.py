@@ -12,7 +12,6 @@ from typing import Any
 
 from sqlalchemy import (
     Connection,
-    bindparam,
     case,
     delete,
     exists,
@@ -30,7 +29,7 @@ from penstock.ledger import settling
 from penstock.ledger.database import Database
 from penstock.ledger.decide import backoff, together
 from penstock.ledger.leases import LONGEST_LEASE, live, on_hold
-from penstock.ledger.rows import by_bucket, line, move, ref_of, tell
+from penstock.ledger.rows import by_bucket, end_claims, line, move, ref_of, tell
 from penstock.ledger.tables import Moment, leases, objects, wakeups
 from penstock.model import Lease, ObjectRef, Outcome, State
 
@@ -270,22 +269,17 @@ class Work:
             hiccups = row.hiccups + (not blame)
             most = max(most, 0 if blame else hiccups)
             why = f"{reason} (attempt {attempts})" if blame else reason
-            changes.append({"row_id": row.id, "attempts": attempts, "hiccups": hiccups, "reason": why})
-            lines.append(line(row.id, now, State.PENDING.value, why, run or row.run))
-        if changes:
-            connection.execute(
-                update(objects)
-                .where(objects.c.id == bindparam("row_id"), objects.c.state == State.CLAIMED.value)
-                .values(
-                    state=State.PENDING.value,
-                    claim_token=None,
-                    attempts=bindparam("attempts"),
-                    hiccups=bindparam("hiccups"),
-                    reason=bindparam("reason"),
-                    changed_at=now,
-                ),
-                changes,
+            changes.append(
+                {
+                    "row_id": row.id,
+                    "state": State.PENDING.value,
+                    "attempts": attempts,
+                    "hiccups": hiccups,
+                    "reason": why,
+                }
             )
+            lines.append(line(row.id, now, State.PENDING.value, why, run or row.run))
+        end_claims(connection, changes, now=now)
         tell(connection, lines)
         return most
 
