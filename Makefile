@@ -26,10 +26,11 @@ lint: .venv/ready ## Format, lint, types, and the direction of imports
 	.venv/bin/lint-imports
 
 test: .venv/ready minio lint ## Lint, and every test but the slow ones, on real parts
-	$(PYTHON) -m pytest -n 3 --dist loadgroup -m "not slow"
+	$(PYTHON) -m pytest -n 3 -m "not slow"
 
-test-slow: .venv/ready minio ## The tests that take minutes; ONLY="not long" leaves out the longest
-	$(PYTHON) -m pytest -n 3 --dist loadgroup -m "slow$(if $(ONLY), and ($(ONLY)))"
+test-slow: .venv/ready minio ## The tests that take minutes, and many random examples; ONLY="not long" is what CI runs of it
+	$(PYTHON) -m pytest -n 3 -m "slow$(if $(ONLY), and ($(ONLY)))"
+	$(if $(ONLY),,$(PYTHON) -m pytest -n 3 -m hypothesis --hypothesis-profile=thorough --timeout=3600)
 
 soak: .venv/ready minio ## Kill everything at random, then compare row by row: make soak MINUTES=2 SEED=
 	$(PYTHON) -m tests.soak --minutes $(or $(MINUTES),2) $(if $(SEED),--seed $(SEED))

@@ -113,7 +113,7 @@ class RealPostgres:
         """Send SIGKILL to the server and wait until all of its processes are gone."""
         if self.process:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(30)
             pid_file = self.folder / "data" / "postmaster.pid"
             # Its children notice the death by themselves; a new server refuses the data until the last one is gone.
             wait_for(lambda: not _users_of(self.folder / "data"), seconds=30, what="the server's processes end")

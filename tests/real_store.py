@@ -42,13 +42,14 @@ class RealStore:
         """Send it SIGKILL and wait until it is gone."""
         if self.process:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(30)
 
     def start(self) -> None:
         """Start it (again) on the same port and folder, and wait until it answers."""
         with self.log.open("ab") as log:
             process = self.process = subprocess.Popen(self.plan.argv, env=self.plan.env, stdout=log, stderr=log)
-        client = self.client()
+        # A request that MinIO takes while it still starts is sometimes never answered; the next one is.
+        client = ObjectStore(self.endpoint, self.access_key, self.secret_key, timeout=2)
 
         def answers() -> bool:
             assert process.poll() is None, f"{self.kind} ended: {self.log.read_text()[-2000:]}"
@@ -58,7 +59,7 @@ class RealStore:
                 return False
             return True
 
-        wait_for(answers, seconds=30, what=f"{self.kind} answers at {self.endpoint}")
+        wait_for(answers, seconds=60, what=f"{self.kind} answers at {self.endpoint}")
 
 
 @contextmanager

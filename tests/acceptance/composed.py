@@ -139,7 +139,7 @@ class Composition:
     def kill(self, name: str) -> None:
         """Send SIGKILL to a service's process; with it the engine ends all that is in the container."""
         self.running[name].kill()
-        self.running[name].wait(10)
+        self.running[name].wait(30)
         self._empty(name)
 
     def stop(self, name: str) -> int:
@@ -208,7 +208,7 @@ class Composition:
         for name in reversed(list(self.running)):
             if self.running[name].poll() is None:
                 self.running[name].kill()
-                self.running[name].wait(10)
+                self.running[name].wait(30)
             self._empty(name)
 
     def _run(self, name: str, argv: list[str], limit: float = 60) -> subprocess.CompletedProcess[str]:

@@ -23,7 +23,7 @@ from tests.soak.plan import Who
 from tests.soak.processes import find
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("outside")]
+pytestmark = pytest.mark.slow
 
 STORE_STOPPED_SECONDS = 20.0
 WAREHOUSE_HELD_SECONDS = 15.0
@@ -216,7 +216,7 @@ def log_of(pipe: Pipe) -> Callable[[], str]:
     return said
 
 
-@pytest.mark.parametrize("seconds", [1.0, 0.0])
+@pytest.mark.parametrize("seconds", [pytest.param(1.0, marks=pytest.mark.long), 0.0])
 def test_prefects_server_is_killed_after_a_burst(pipe: Pipe, seconds: float) -> None:
     """Its server killed a moment after 50 files were dropped: it is started again, and each is loaded once."""
     server = pid_of(pipe, "prefect")

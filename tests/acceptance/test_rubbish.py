@@ -114,4 +114,4 @@ def test_one_bad_file_of_sales_is_refused_whole_and_its_neighbour_loads(up: Up) 
     assert (story["rows"], story["rejected"]) == (19, 1)
     rejected = up.facts("query", "SELECT reason, raw FROM sales__rejected WHERE _penstock_object LIKE '%/good.csv@%'")
     assert rejected == [{"reason": "check customer_known", "raw": "951,0,1,1,1,2026-01-01 00:00:00"}]
-    wait_for(lambda: "sales/bad.csv" in up.run("status").stdout, seconds=5, what="status names what is quarantined")
+    wait_for(lambda: "sales/bad.csv" in up.run("status").stdout, what="status names what is quarantined")

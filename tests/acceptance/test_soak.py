@@ -15,7 +15,7 @@ SEED = 20261
 
 def test_nothing_is_lost_or_twice_after_kills_and_cuts_on_sqlite_and_duckdb(tmp_path: Path) -> None:
     """Every row of every accepted object and delivery is in its table once, poison is in quarantine."""
-    _is_right(_soaked(tmp_path, seconds=90, postgres=False))
+    _is_right(_soaked(tmp_path, seconds=60, postgres=False))
 
 
 @pytest.mark.long

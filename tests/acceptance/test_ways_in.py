@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.running import ROOT, WEATHER_HEADER, Up, s3_put, weather
+from penstock.model import State
+from tests.acceptance.running import ROOT, WEATHER_HEADER, WITHIN_SECONDS, Up, s3_put, weather
 from tests.waiting import wait_for
 
 GITHUB = ROOT / "examples" / "data" / "github-webhooks"
@@ -51,8 +52,8 @@ def test_a_file_reopened_for_each_chunk_ends_as_its_last_content(up: Up) -> None
         with path.open("a") as file:
             file.writelines(lines[start : start + 10])
     wait_for(
-        lambda: [story for story in up.why("weather/chunks.csv") if story["rows"] == 100],
-        seconds=15,
+        lambda: [story for story in up.stories("weather/chunks.csv") if story.rows == 100],
+        seconds=WITHIN_SECONDS,
         what="the last content is loaded",
     )
     assert up.rows("weather", "weather/chunks.csv") == 100
@@ -107,26 +108,31 @@ def test_an_overwritten_file_replaces_its_rows(up: Up) -> None:
     up.ends_as("weather/again.csv", "loaded")
     path.write_text(weather(4, year=2037))
     wait_for(
-        lambda: [story["rows"] for story in up.why("weather/again.csv") if story["state"] == "loaded"] == [4],
-        seconds=15,
+        lambda: [story.rows for story in up.stories("weather/again.csv") if story.state is State.LOADED] == [4],
+        seconds=WITHIN_SECONDS,
         what="the new content is loaded and the old one superseded",
     )
     assert up.rows("weather", "weather/again.csv") == 4
 
 
 def test_a_file_dropped_while_penstock_was_down_is_loaded_after_it_is_up(own: Up) -> None:
-    """What was dropped while nothing ran is found at the next start; on the embedded store, PUTs are seen as well."""
+    """What was dropped while nothing ran is found at the next start; on the embedded store, PUTs are seen as well.
+
+    Ctrl-C ends everything with exit code 0, and leaves no process behind.
+    """
     own.start()
     (own.inbox / "weather" / "before.csv").write_text(weather(3, year=2038))
-    own.ends_as("weather/before.csv", "loaded", seconds=30)
+    own.ends_as("weather/before.csv", "loaded")
     source = own.folder / "put.csv"
     source.write_text(weather(6, year=2039))
     assert s3_put(own, source, "weather/put.csv").returncode == 0
     assert own.ends_as("weather/put.csv", "loaded")["rows"] == 6
+    assert own.pids()
     assert own.stop() == 0
+    wait_for(lambda: not own.pids(), what=f"nothing is left running: {own.pids()}")
     (own.inbox / "weather" / "down.csv").write_text(WEATHER_HEADER + "2040-01-01,0.0,1.0,0.0,1.0,sun\n")
     own.start()
-    assert own.ends_as("weather/down.csv", "loaded", seconds=30)["rows"] == 1
+    assert own.ends_as("weather/down.csv", "loaded")["rows"] == 1
     assert own.rows("weather", "weather/before.csv") == 3
 
 

@@ -46,18 +46,25 @@ class FakeClock:
 
 @dataclass(kw_only=True)
 class Bench:
-    """A ledger to test: `url` opens it a second time."""
+    """A ledger to test: `url` opens it a second time. What a failed test left open is closed with it."""
 
     url: str
     clock: FakeClock = field(default_factory=FakeClock)
     ledger: Ledger = field(init=False)
+    opened: list[Ledger] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.ledger = self.open()
 
     def open(self) -> Ledger:
         """One more Ledger on the same database and clock."""
-        return Ledger(self.url, project=PROJECT, clock=self.clock)
+        self.opened.append(Ledger(self.url, project=PROJECT, clock=self.clock))
+        return self.opened[-1]
+
+    def close(self) -> None:
+        """Close every one of them."""
+        for ledger in self.opened:
+            ledger.close()
 
     def arrive(
         self, key: str, etag: str = "a", *, dataset: Dataset | None = SALES, size: int = 10, version: str | None = None
@@ -145,7 +152,7 @@ def sqlite_bench(folder: Path) -> Iterator[Bench]:
     try:
         yield bench
     finally:
-        bench.ledger.close()
+        bench.close()
 
 
 def _migrate(url: str) -> None:
@@ -163,7 +170,7 @@ def postgres_bench(folder: Path) -> Iterator[Bench]:
         try:
             yield bench
         finally:
-            bench.ledger.close()
+            bench.close()
 
 
 MAKERS: dict[str, Callable[[Path], Any]] = {"postgres": postgres_bench, "sqlite": sqlite_bench}

@@ -468,7 +468,7 @@ class TestWholeTransactions:
             assert child.poll() is None
         finally:
             child.kill()
-            child.communicate(timeout=10)
+            child.communicate(timeout=60)
         assert bench.everything() == before
         if bench.ledger.database.is_sqlite:
             with bench.ledger.database.read() as connection:

@@ -176,7 +176,7 @@ def test_a_settle_and_a_takeover_at_once(bench: Bench) -> None:
         gate = threading.Barrier(2)
 
         def settle(gate: threading.Barrier = gate, lease: object = lease, refs: object = refs) -> bool:
-            gate.wait(10)
+            gate.wait(30)
             try:
                 bench.settle(lease, *refs)  # type: ignore[arg-type, misc]
             except LeaseLost:
@@ -185,7 +185,7 @@ def test_a_settle_and_a_takeover_at_once(bench: Bench) -> None:
 
         with ThreadPoolExecutor(1) as pool:
             settled = pool.submit(settle)
-            gate.wait(10)
+            gate.wait(30)
             newer = second.work.acquire("sales", holder="two", ttl=TTL)
             assert newer is not None
             kept = settled.result(30)
@@ -257,7 +257,7 @@ def test_nobody_migrates_while_an_older_one_works(backend: str, tmp_path: Path) 
                 migrate(url)
         finally:
             child.kill()
-            child.communicate(timeout=10)
+            child.communicate(timeout=60)
 
         def migrated() -> tuple[str | None, str] | None:
             try:

@@ -313,7 +313,7 @@ def test_without_keys_nothing_is_given(server: RealStore, store: ObjectStore, bu
             body = b"evil" if method == "PUT" else None
             request = urllib.request.Request(f"http://{server.endpoint}/{path}", method=method, data=body)
             with pytest.raises(HTTPError) as caught:
-                urllib.request.urlopen(request, timeout=5)
+                urllib.request.urlopen(request, timeout=30)
             caught.value.close()
             assert 400 <= caught.value.code < 500
     assert store.read(bucket, "k") == b"x"
@@ -378,7 +378,7 @@ def test_killed_and_started_again(kind: Kind, tmp_path: Path) -> None:
             started = time.monotonic()
             with pytest.raises(StoreUnavailable) as caught:
                 call()
-            assert time.monotonic() - started < 5
+            assert time.monotonic() - started < 20
             assert "X-Amz" not in str(caught.value)
         server.start()
         found = store.stat("landing", "a.csv")
@@ -425,7 +425,7 @@ def test_notify_posts_created_keys() -> None:
                 store.put_bytes("landing", key, b"x")
             got: list[str] = []
             while len(got) < len(ODD_KEYS):
-                token, post = posts.get(timeout=5)
+                token, post = posts.get(timeout=30)
                 assert token == "Bearer token-x"
                 key = unquote_plus(post["Records"][0]["s3"]["object"]["key"])
                 # MinIO may still be trying the first one, or have given it up: the sweep is what is counted on.
@@ -462,7 +462,7 @@ def receiving(port: int) -> Iterator[queue.Queue[tuple[str, Any]]]:
             yield posts
         finally:
             receiver.shutdown()
-            thread.join(10)
+            thread.join(30)
 
 
 def test_listen_refusals(running: Callable[[Kind], RealStore]) -> None:
@@ -506,7 +506,7 @@ def _signed_request(server: RealStore, path: str, body: bytes, *, send: int) -> 
         content_sha256=digest,
         date=date,
     )
-    connection = http.client.HTTPConnection(server.endpoint, timeout=5)
+    connection = http.client.HTTPConnection(server.endpoint, timeout=30)
     connection.putrequest("PUT", path, skip_host=True)
     for name, value in {**headers, "Content-Length": str(len(body))}.items():
         connection.putheader(name, str(value))

@@ -218,11 +218,11 @@ def test_an_older_load_in_flight_does_not_outlive_a_newer_fence(
         with ThreadPoolExecutor(1) as pool:
             fenced = pool.submit(bench.warehouse.fence, "sales", 5)
             holder.kill()
-            holder.wait(10)
+            holder.wait(30)
             fenced.result(30)
     finally:
         holder.kill()
-        holder.wait(10)
+        holder.wait(30)
     late = part("late.csv", {"id": [8], "name": ["late"]})
     assert bench.warehouse.markers([late.ref.name]) == set()
     assert bench.warehouse.count("sales") == 2
@@ -254,7 +254,7 @@ def test_a_load_and_a_newer_fence_at_once(bench: WarehouseBench) -> None:
         gate = threading.Barrier(2)
 
         def load(part: LoadPart = late, token: int = older, gate: threading.Barrier = gate) -> bool:
-            gate.wait(10)
+            gate.wait(30)
             try:
                 bench.warehouse.load("sales", COLUMNS, [part], token=token, run="r", now=NOW)
             except LeaseLost:
@@ -263,7 +263,7 @@ def test_a_load_and_a_newer_fence_at_once(bench: WarehouseBench) -> None:
 
         with ThreadPoolExecutor(1) as pool:
             loaded = pool.submit(load)
-            gate.wait(10)
+            gate.wait(30)
             bench.warehouse.fence("sales", newer)
             there = bench.warehouse.markers([late.ref.name])
             assert bool(there) == loaded.result(30)

@@ -371,7 +371,7 @@ def test_a_newer_holder_does_not_wait_for_a_stalled_one(
     with ThreadPoolExecutor(1) as pool:
         older = pool.submit(load, B, token=4)
         try:
-            assert inside.wait(10)
+            assert inside.wait(30)
             bench.warehouse.fence("sales", 5)
             assert bench.warehouse.markers([B.ref.name]) == set()
         finally:
@@ -398,7 +398,7 @@ def test_an_older_fence_ends_nobody(bench: WarehouseBench, load: Load, monkeypat
     with ThreadPoolExecutor(1) as pool:
         newest = pool.submit(load, A, token=4)
         try:
-            assert inside.wait(10)
+            assert inside.wait(30)
             with pytest.raises(WarehouseLocked, match="sales"):
                 impatient.fence("sales", 3)
         finally:

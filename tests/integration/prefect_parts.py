@@ -25,7 +25,7 @@ from penstock.ledger import Ledger, tables
 from penstock.model import State, Via
 from penstock.settings import Settings, load_settings
 from penstock.warehouse.duckdb import DuckDBWarehouse
-from tests.real_store import RealStore
+from tests.real_store import RealStore, real_store
 from tests.waiting import wait_for
 
 PROJECT = "demo"
@@ -106,10 +106,10 @@ class PrefectParts:
                 list(argv), env=env or self.env, cwd=self.folder, stdout=output, stderr=output, start_new_session=True
             )
 
-    def start_server(self) -> None:
-        """Start Prefect's server as `up` does, and wait until it answers."""
+    def start_server(self, more: Mapping[str, str] | None = None) -> None:
+        """Start Prefect's server as `up` does, with `more` in its environment, and wait until it answers."""
         (self.home / "prefect").mkdir(exist_ok=True)
-        env = server_env(self.env, home=self.home, port=self.port, auth=_AUTH)
+        env = {**server_env(self.env, home=self.home, port=self.port, auth=_AUTH), **(more or {})}
         self.start("server", server_argv(self.port), env)
 
         def answers() -> bool:
@@ -151,7 +151,7 @@ class PrefectParts:
         """Kill a process and its whole group, as the supervisor does with what is left of a dead child."""
         process = self.processes.pop(name)
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
+        process.wait(30)
 
     def stop(self, name: str, seconds: float = 20) -> int:
         """Ask a process to end; returns its exit code."""
@@ -169,7 +169,7 @@ class PrefectParts:
             os.killpg(process.pid, signal.SIGKILL)
         except ProcessLookupError:
             assert process.poll() is not None
-        process.wait(10)
+        process.wait(30)
 
     def log(self, name: str, *, most: int = 4000) -> str:
         """The end of a process's log."""
@@ -197,6 +197,19 @@ class PrefectParts:
                 connection.execute(update(tables.leases).values(holder=None, hold_until=None))
         finally:
             ledger.close()
+
+    def rest(self) -> None:
+        """Leave the server alone: no worker, no fault, no run that is not over, nothing in the ledger that waits."""
+        if "worker" in self.processes:
+            self.kill_if_alive("worker")
+        for left in self.faults.iterdir():
+            left.unlink()
+        if "server" not in self.processes:
+            self.start_server()
+        for run in self.runs():
+            if run["state_type"] in ("SCHEDULED", "PENDING", "RUNNING", "CANCELLING"):
+                self.set_state(UUID(run["id"]), "CANCELLED")
+        self.forget()
 
     def states(self, *keys: str) -> list[State]:
         """The newest generation's state of each key."""
@@ -251,7 +264,7 @@ class PrefectParts:
         """The types of all the states that a run was in, in order."""
         return [state["type"] for state in self.ask("GET", f"/flow_run_states/?flow_run_id={run}")]
 
-    def becomes(self, run: UUID, state: str, *, seconds: float = 20) -> str:
+    def becomes(self, run: UUID, state: str, *, seconds: float = 60) -> str:
         """Wait for a run's state; its message."""
         last = ("", "")
 
@@ -285,3 +298,12 @@ def prefect_parts(folder: Path, store: RealStore) -> Iterator[PrefectParts]:
     finally:
         for name in reversed(list(parts.processes)):
             parts.kill_if_alive(name)
+
+
+@contextmanager
+def prefect_server(folder: Path) -> Iterator[PrefectParts]:
+    """The parts on an embedded store, with the server up and the deployment there: one for all tests of a module."""
+    with real_store("embedded") as store, prefect_parts(folder, store) as parts:
+        parts.start_server()
+        parts.apply()
+        yield parts

@@ -117,7 +117,7 @@ def work_off(sensor: FolderSensor) -> int:
 
 def recorded(parts: Parts, key: str, content: bytes, generations: int = 1) -> None:
     """Wait until the key is recorded that often and the bucket holds the content."""
-    wait_for(lambda: len(parts.states(key)) == generations, seconds=5, what=f"{key} is recorded {generations} times")
+    wait_for(lambda: len(parts.states(key)) == generations, what=f"{key} is recorded {generations} times")
     assert parts.content(key) == content
     latest = parts.stories(key)[0]
     assert latest.state is State.PENDING
@@ -168,7 +168,7 @@ def test_many_new_folders_filled_at_once(inbox: Path, parts: Parts) -> None:
             path = inbox / "sales" / f"{number}" / "x" / "y" / "data.csv"
             path.parent.mkdir(parents=True)
             path.write_bytes(b"%d" % number)
-        wait_for(lambda: len(parts.ledger.facts.by_state(State.PENDING)) == 41, seconds=8, what="all are recorded")
+        wait_for(lambda: len(parts.ledger.facts.by_state(State.PENDING)) == 41, what="all are recorded")
     assert parts.content("sales/39/x/y/data.csv") == b"39"
 
 
@@ -187,9 +187,12 @@ def test_one_open_handle_is_not_touched_until_it_is_closed(inbox: Path, parts: P
                 wait_for(partial(looked, min(number + 1, 6)), what="the sensor looked")
                 assert parts.content("sales/slow.csv") is None
                 assert parts.stories("sales/slow.csv") == []
+            # The next look comes after the longest pause.
+            sensor._queue.waiting[path].looks = 10
+            wait_for(partial(looked, 11), what="the sensor looked")
         closed = time.monotonic()
         recorded(parts, "sales/slow.csv", b"".join(b"chunk %d\n" % number for number in range(10)))
-        assert time.monotonic() - closed < 1, "an open file that was looked at often is late once it is closed"
+        assert time.monotonic() - closed < 4, "an open file that was looked at often is late once it is closed"
 
 
 def test_reopened_for_each_chunk(inbox: Path, parts: Parts) -> None:
@@ -575,7 +578,7 @@ def test_one_file_that_the_store_denies(inbox: Path, parts: Parts, caplog: pytes
     store = MeddledStore(real=parts.store, during=deny)
     sensor = sensor_on(inbox, parts, store=store, monotonic=lambda: now[0])
     taken = 0
-    for number in range(30):
+    for number in range(12):
         for name in (f"{number}.csv", "denied.csv"):
             (inbox / "sales" / name).write_bytes(b"x")
             os.utime(inbox / "sales" / name, ns=(1, 1))
@@ -583,7 +586,7 @@ def test_one_file_that_the_store_denies(inbox: Path, parts: Parts, caplog: pytes
         taken += sensor.run_once()
         assert taken == number + 1, "no other file waits"
         now[0] += 2
-    assert 2 <= store.puts.count("sales/denied.csv") <= 8
+    assert 2 <= store.puts.count("sales/denied.csv") <= 6
     assert sum("denied.csv cannot be taken" in record.getMessage() for record in caplog.records) == 1
     assert len(caplog.records) == 1
 
@@ -877,7 +880,7 @@ def test_a_slow_upload_is_overtaken_by_other_datasets_only(
         try:
             (outside / "slow.csv").write_bytes(b"x" * size)
             (outside / "slow.csv").rename(inbox / "sales" / "slow.csv")
-            assert begun.wait(10)
+            assert begun.wait(30)
             for folder_name in ("sales", "other"):
                 for name in names:
                     (inbox / folder_name / name).write_bytes(b"x")
@@ -904,7 +907,7 @@ def test_where_order_does_not_matter_a_slow_upload_holds_up_no_other(
         try:
             (outside / "slow.csv").write_bytes(b"x" * size)
             (outside / "slow.csv").rename(inbox / "sales" / "slow.csv")
-            assert begun.wait(10)
+            assert begun.wait(30)
             for number in range(30):
                 (inbox / "sales" / f"{number}.csv").write_bytes(b"x")
             wait_for(lambda: len(parts.ledger.facts.by_state(State.PENDING)) == 31, what="the others are recorded")
@@ -967,7 +970,7 @@ def test_a_hung_upload_is_no_sign_of_life(inbox: Path, parts: Parts) -> None:
     with watching(sensor, parts):
         try:
             (inbox / "sales" / "hangs.csv").write_bytes(b"x")
-            assert begun.wait(10)
+            assert begun.wait(30)
             for number in range(3):
                 (inbox / "other" / f"{number}.csv").write_bytes(b"x")
                 wait_for(partial(parts.states, f"other/{number}.csv"), what="it is recorded")
@@ -1019,7 +1022,7 @@ def test_after_a_burst_there_is_a_scan(inbox: Path, parts: Parts, monkeypatch: p
     with watching(sensor, parts):
         try:
             (inbox / "sales" / "0.csv").write_bytes(b"x")
-            assert begun.wait(10)
+            assert begun.wait(30)
             (inbox / "sales" / "lost.csv").write_bytes(b"lost")
             for number in range(1, 30):
                 (inbox / "sales" / f"{number}.csv").write_bytes(b"x")

@@ -282,7 +282,7 @@ class TestHints:
         barrier = Barrier(2)
 
         def stat(name: str, key: str) -> Stat:
-            barrier.wait(timeout=10)
+            barrier.wait(timeout=30)
             return Stat(bucket=name, key=key, etag="e", size=1, modified=datetime.now(UTC))
 
         monkeypatch.setattr(store, "stat", stat)
@@ -352,7 +352,7 @@ class TestDeliveries:
 
             def both_ask(source: str, ids: object, known: object = known) -> set[str]:
                 answer: set[str] = known(source, ids)  # type: ignore[operator]
-                barrier.wait(timeout=10)
+                barrier.wait(timeout=30)
                 return answer
 
             monkeypatch.setattr(one._ledger.deliveries, "known", both_ask)

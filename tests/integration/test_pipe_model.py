@@ -32,6 +32,7 @@ from penstock.flows.verify import compare
 from penstock.ledger.replay import Selection
 from penstock.model import Lease, State
 from penstock.sensors.sweep import Sweep
+from tests.examples import examples
 from tests.integration.parts import SALES, Parts, parts_in
 from tests.integration.test_batch import TTL, Works, csv_of, works_on
 from tests.real_store import RealStore, real_store
@@ -271,7 +272,7 @@ def embedded() -> Iterator[RealStore]:
         yield server
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("on_overwrite", ["replace", "append", "ignore"])
 def test_any_order_of_events_loads_each_row_once(
     embedded: RealStore, on_overwrite: Literal["replace", "append", "ignore"]
@@ -282,7 +283,7 @@ def test_any_order_of_events_loads_each_row_once(
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=12,
+            max_examples=examples(6),
             stateful_step_count=30,
             deadline=None,
             phases=[Phase.explicit, Phase.reuse, Phase.generate],

@@ -267,15 +267,18 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("error", [StoreUnavailable(), Killed()], ids=["store-away", "killed"])
-def test_a_sweep_of_many_that_was_cut_short_goes_on(parts: Parts, error: BaseException) -> None:
-    """Of 5,000 keys no more than a batch is listed ahead or twice, and each one the ledger lacks is found once."""
-    keys = [f"sales/{number:04}.csv" for number in range(5000)]
+def test_a_sweep_of_many_that_was_cut_short_goes_on(
+    parts: Parts, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many keys no more than a batch is listed ahead or twice, and each one the ledger lacks is found once."""
+    monkeypatch.setattr(sweep_module, "_BATCH", 300)
+    keys = [f"sales/{number:04}.csv" for number in range(1500)]
     with ThreadPoolExecutor(8) as pool:
         stats = list(pool.map(lambda key: parts.put(key, key.encode()), keys))
     missing = keys[7::50]
     known = [Seen(stat=stat, dataset=SALES) for stat in stats if stat.key not in missing]
-    assert parts.ledger.arrivals.record(known, Via.FOLDER) == 4900
-    store, sweep = counting(parts, breaks_after=2500, error=error)
+    assert parts.ledger.arrivals.record(known, Via.FOLDER) == 1470
+    store, sweep = counting(parts, breaks_after=750, error=error)
     ahead: list[int] = []
     real = sweep._compare
 
@@ -286,18 +289,18 @@ def test_a_sweep_of_many_that_was_cut_short_goes_on(parts: Parts, error: BaseExc
     sweep._compare = compare  # type: ignore[method-assign]
     with pytest.raises(type(error)):
         sweep.run_once()
-    assert ahead == [1000, 2000]
-    assert parts.ledger.positions.after(parts.bucket, "") == keys[1999]
-    assert len(parts.ledger.facts.by_state(State.PENDING, limit=6000)) == 4940
+    assert ahead == [300, 600]
+    assert parts.ledger.positions.after(parts.bucket, "") == keys[599]
+    assert len(parts.ledger.facts.by_state(State.PENDING, limit=2000)) == 1482
 
     store, after = counting(parts)
     swept = after.run_once()
-    assert store.given == keys[2000:]
-    assert swept == Swept(resumed=True, listed=3000, recorded=60)
+    assert store.given == keys[600:]
+    assert swept == Swept(resumed=True, listed=900, recorded=18)
     assert parts.ledger.positions.after(parts.bucket, "") == ""
-    found = {story.key for story in parts.ledger.facts.by_state(State.PENDING, limit=6000) if story.via is Via.SWEEP}
+    found = {story.key for story in parts.ledger.facts.by_state(State.PENDING, limit=2000) if story.via is Via.SWEEP}
     assert found == set(missing)
-    assert sweep_of(parts).run_once() == Swept(listed=5000)
+    assert sweep_of(parts).run_once() == Swept(listed=1500)
 
 
 def test_prefixes_have_positions_of_their_own(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,19 +72,19 @@ def start() -> Iterator[Start]:
 def test_processes_taking_turns_lose_nothing(tmp_path: Path, start: Start) -> None:
     """Every load that four processes at one file were told of is there once."""
     path = tmp_path / "w.duckdb"
-    writers = [start(WRITER, path, f"w{i}", 40, 3) for i in range(4)]
+    writers = [start(WRITER, path, f"w{i}", 15, 3) for i in range(4)]
     loaded = []
     for writer in writers:
         out, _ = writer.communicate(timeout=240)
         assert writer.returncode == 0
         loaded += [line.split()[1] for line in out.splitlines() if line.startswith("loaded ")]
-    assert len(loaded) == len(set(loaded)) == 160
+    assert len(loaded) == len(set(loaded)) == 60
     house = DuckDBWarehouse(path)
     assert house.markers(loaded) == set(loaded)
     for i in range(4):
         found = house.query(f"SELECT count(*), count(DISTINCT (_penstock_object, _penstock_row)) FROM w{i}", limit=1)
-        assert found.rows == [(120, 120)]
-    assert house.query("SELECT count(*) FROM _penstock_objects", limit=1).rows == [(160,)]
+        assert found.rows == [(45, 45)]
+    assert house.query("SELECT count(*) FROM _penstock_objects", limit=1).rows == [(60,)]
 
 
 @pytest.mark.parametrize("moment", ["begun", "written"])

@@ -131,7 +131,7 @@ def test_an_answer_does_not_wait_for_an_acknowledgement(start: Callable[..., Run
     edge = start()
     took = []
     with edge.connect() as connection:
-        for n in range(10):
+        for n in range(30):
             body = b"%d" % n
             began = time.perf_counter()
             connection.sendall(head(f"Content-Length: {len(body)}") + body)
@@ -139,8 +139,8 @@ def test_an_answer_does_not_wait_for_an_acknowledgement(start: Callable[..., Run
             while not received.endswith(b"}"):
                 received += connection.recv(65536)
             took.append(time.perf_counter() - began)
-    # A delayed acknowledgement takes 40 ms, each time but at a connection's very beginning.
-    assert sorted(took)[4] < 0.035
+    # A delayed acknowledgement takes 40 ms, each time but at a connection's beginning; a busy machine not each time.
+    assert sorted(took[10:])[2] < 0.035
 
 
 def test_a_declared_length_over_the_limit_is_refused_at_once(start: Callable[..., Running]) -> None:

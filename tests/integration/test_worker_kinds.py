@@ -11,8 +11,7 @@ import pytest
 
 from penstock.model import State
 from penstock.warehouse.duckdb import DuckDBWarehouse
-from tests.integration.prefect_parts import PROJECT, PrefectParts, prefect_parts
-from tests.real_store import real_store
+from tests.integration.prefect_parts import PROJECT, PrefectParts, prefect_server
 from tests.waiting import wait_for
 
 _STOCK_POOL = "stock"
@@ -23,9 +22,7 @@ _COLD_SECONDS = 90.0
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectParts]:
     """A server with the deployment, for all the tests here."""
-    with real_store("embedded") as store, prefect_parts(tmp_path_factory.mktemp("kinds"), store) as parts:
-        parts.start_server()
-        parts.apply()
+    with prefect_server(tmp_path_factory.mktemp("kinds")) as parts:
         yield parts
 
 
@@ -75,7 +72,7 @@ def test_changed_code_is_picked_up(parts: PrefectParts) -> None:
         )
         assert found.rows == [(3,)]
         wait_for(
-            lambda: "runs begin with the new code" in parts.log("worker"), seconds=20, what="the fork server is new"
+            lambda: "runs begin with the new code" in parts.log("worker"), seconds=60, what="the fork server is new"
         )
         load_one(parts)
     finally:
@@ -103,7 +100,7 @@ def test_prefects_command_starts_the_warm_worker(parts: PrefectParts) -> None:
         found = parts.ask("POST", "/logs/filter", {"logs": {"flow_run_id": {"any_": [str(run)]}}})
         return any("loaded 3 rows" in line["message"] for line in found)
 
-    wait_for(logged, seconds=20, what="the run's log is on the server")
+    wait_for(logged, seconds=60, what="the run's log is on the server")
 
 
 def test_a_stock_worker_runs_the_same_deployment(parts: PrefectParts) -> None:

@@ -17,24 +17,19 @@ import pytest
 
 from penstock.model import State
 from penstock.worker.taken import TakenRuns, process
-from tests.integration.prefect_parts import PrefectParts, prefect_parts
-from tests.real_store import real_store
+from tests.integration.prefect_parts import PrefectParts, prefect_server
 from tests.waiting import wait_for
 
 HELD = "ingest.in_read"
-# A cancelled run ends within this; the last resort, SIGKILL, would come after 10 s.
-SOON = 8.0
+# A cancelled run ends within this on a busy machine; the last resort, SIGKILL, is put off until long after it.
+SOON = 40.0
+PATIENT = "import penstock.worker.warm as warm\nwarm._CANCEL_SECONDS = 90.0\n"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectParts]:
     """A server with the deployment, for all the tests here."""
-    with (
-        real_store("embedded") as store,
-        prefect_parts(tmp_path_factory.mktemp("runs"), store) as parts,
-    ):
-        parts.start_server()
-        parts.apply()
+    with prefect_server(tmp_path_factory.mktemp("runs")) as parts:
         yield parts
 
 
@@ -44,16 +39,7 @@ def parts(server: PrefectParts) -> Iterator[PrefectParts]:
     try:
         yield server
     finally:
-        if "worker" in server.processes:
-            server.kill_if_alive("worker")
-        for left in server.faults.iterdir():
-            left.unlink()
-        if "server" not in server.processes:
-            server.start_server()
-        for run in server.runs():
-            if run["state_type"] in ("SCHEDULED", "PENDING", "RUNNING", "CANCELLING"):
-                server.set_state(UUID(run["id"]), "CANCELLED")
-        server.forget()
+        server.rest()
         server.lease_seconds = 60
 
 
@@ -73,11 +59,11 @@ def loads(parts: PrefectParts, key: str, rows: int) -> None:
     """The next run loads what waits: the lease is free at once, though it was taken for a minute."""
 
     def loaded() -> bool:
-        parts.becomes(parts.create_run(), "COMPLETED", seconds=40)
+        parts.becomes(parts.create_run(), "COMPLETED")
         return parts.states(key) == [State.LOADED]
 
     before = parts.count() if parts.settings().warehouse.exists() else 0
-    wait_for(loaded, seconds=30, what=f"{key} is loaded")
+    wait_for(loaded, seconds=60, what=f"{key} is loaded")
     assert parts.count() == before + rows
 
 
@@ -90,10 +76,9 @@ def child_of(parts: PrefectParts, run: UUID) -> int:
 @pytest.mark.parametrize(
     "before",
     [
-        pytest.param("", id="told by the event stream"),
+        pytest.param(PATIENT, id="told by the event stream"),
         pytest.param(
-            "import asyncio\nfrom penstock.worker.warm import PenstockWorker\n"
-            "PenstockWorker._listen = lambda self: asyncio.Event().wait()",
+            f"{PATIENT}import asyncio\nwarm.PenstockWorker._listen = lambda self: asyncio.Event().wait()",
             id="event stream down",
         ),
     ],
@@ -136,7 +121,7 @@ def test_a_run_that_died_with_its_worker_is_crashed(parts: PrefectParts) -> None
     wait_for(lambda: process(pid) is None, what="the run's process has ended")
     assert parts.state(run)[0] == "RUNNING", "nobody else sets it right"
     parts.start_worker()
-    assert f"process {pid} is gone" in parts.becomes(run, "CRASHED", seconds=40)
+    assert f"process {pid} is gone" in parts.becomes(run, "CRASHED")
     loads(parts, key, 3)
 
 
@@ -149,10 +134,10 @@ def test_a_run_that_ended_while_the_server_was_away_is_crashed(parts: PrefectPar
     parts.kill("server")
     os.kill(pid, signal.SIGKILL)
     failed = "Failed to update state of flow run"
-    wait_for(lambda: failed in parts.log("worker", most=200_000), seconds=30, what="the report has failed")
+    wait_for(lambda: failed in parts.log("worker", most=200_000), seconds=60, what="the report has failed")
     parts.start_server()
-    assert parts.state(run)[0] == "RUNNING", "nobody else sets it right"
-    assert f"process {pid} is gone" in parts.becomes(run, "CRASHED", seconds=30)
+    # Prefect's own crash report, had it come through, would say something else.
+    assert f"process {pid} is gone" in parts.becomes(run, "CRASHED")
 
 
 def test_only_what_is_certainly_dead_is_set_right(parts: PrefectParts) -> None:
@@ -173,9 +158,9 @@ def test_only_what_is_certainly_dead_is_set_right(parts: PrefectParts) -> None:
                 dead.started(run, os.getpid() if name == "alive" else finished.pid)
         other.take(runs["others"])
         os.close(dead._lock)  # as the kernel does for a process that dies
-        finished.communicate(b"\n", timeout=10)
+        finished.communicate(b"\n", timeout=60)
         parts.start_worker()
-        assert "died before it began" in parts.becomes(runs["claimed"], "CRASHED", seconds=40)
+        assert "died before it began" in parts.becomes(runs["claimed"], "CRASHED")
         parts.becomes(runs["cancelling"], "CANCELLED")
         assert f"process {finished.pid} is gone" in parts.becomes(runs["running"], "CRASHED")
         # It works: what was only scheduled is run.
@@ -183,7 +168,7 @@ def test_only_what_is_certainly_dead_is_set_right(parts: PrefectParts) -> None:
         assert {parts.state(runs[name])[0] for name in ("alive", "others")} == {"RUNNING"}
     finally:
         finished.kill()
-        finished.wait()
+        finished.communicate()
         other.forget(runs["others"])
         other.close()
     wait_for(lambda: [path.stem for path in everything.glob("*/*.json")] == [str(runs["alive"])], what="files are gone")
@@ -193,7 +178,7 @@ def test_the_files_go_when_the_runs_end(parts: PrefectParts) -> None:
     """A run that ends leaves no file, and a worker that ends leaves no folder."""
     run = parts.create_run()
     parts.start_worker()
-    parts.becomes(run, "COMPLETED", seconds=40)
+    parts.becomes(run, "COMPLETED")
     everything = parts.home / "runs"
     wait_for(lambda: not list(everything.glob(f"*/{run}.json")), what="the run's file is gone")
     assert parts.stop("worker") == 0

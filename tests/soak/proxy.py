@@ -45,7 +45,7 @@ class Proxy:
         """End every connection and the thread."""
         asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(30)
         self._loop.close()
 
     def _ask(self, doing: Coroutine[Any, Any, None]) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import os
 import secrets
 import signal
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,7 +23,7 @@ from sqlalchemy import func, select
 from penstock import object_server
 from penstock.cli.free_ports import free_port
 from penstock.cli.prefect_processes import server_argv, server_env
-from penstock.cli.supervisor import Child, Supervisor, accepts
+from penstock.cli.supervisor import Child, Supervisor
 from penstock.errors import LedgerUnavailable
 from penstock.ledger import Ledger
 from penstock.ledger.tables import objects
@@ -240,7 +241,7 @@ def _store(data: Path, port: int, access_key: str, secret_key: str, hook: object
         name="minio",
         argv=plan.argv,
         env={"PATH": os.environ["PATH"], **plan.env},
-        ready=lambda: accepts(port),
+        ready=lambda: _accepts(port),
         cwd=data.parent,
     )
 
@@ -264,3 +265,9 @@ def _prefect(home: Path, port: int, auth: str) -> Child:
         ready=answers,
         cwd=home,
     )
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex(("127.0.0.1", port)) == 0

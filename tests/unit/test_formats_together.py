@@ -22,6 +22,7 @@ from penstock.errors import Unreadable
 from penstock.formats import ReadResult, infer, read, read_together
 from penstock.formats.plain import unpack_small
 from penstock.model import Delivery, Schema
+from tests.examples import examples
 
 SALES = Dataset(
     name="sales",
@@ -131,7 +132,9 @@ def first_schema(folder: Path, content: bytes, form: str, dataset: Dataset) -> S
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=examples(15),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(contents=st.lists(csv_files(), min_size=6, max_size=14))
 def test_csv_together_is_as_alone(tmp_path: Path, contents: list[bytes]) -> None:
@@ -174,6 +177,7 @@ def json_files(draw: st.DrawFn, lines: bool) -> bytes:
 JSON_FIRST = b'[{"id": 1, "name": "a", "qty": 2}]'
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("form", ["json", "ndjson"])
 @pytest.mark.parametrize("place", [None, "items"])
 def test_json_together_is_as_alone(tmp_path: Path, form: str, place: str | None) -> None:
@@ -182,7 +186,7 @@ def test_json_together_is_as_alone(tmp_path: Path, form: str, place: str | None)
     schema = first_schema(tmp_path, JSON_FIRST, "json", Dataset(name="sales"))
     together = 0
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples(15), deadline=None, suppress_health_check=list(HealthCheck))
     @given(contents=st.lists(json_files(form == "ndjson"), min_size=4, max_size=10))
     def check(contents: list[bytes]) -> None:
         nonlocal together

@@ -58,7 +58,7 @@ class FlushingMinio:
     def fall_silent(self) -> None:
         """Send nothing more, and leave the connection open."""
         self._pings.set()
-        self._thread.join(5)
+        self._thread.join(30)
 
     def close(self) -> None:
         """Close everything; a listener that is still there sees the connection break."""
@@ -105,7 +105,7 @@ def listening(store: ObjectStore, bucket: str, prefix: str = "") -> Iterator[Lis
         yield found
     finally:
         found.stop.set()
-        found.thread.join(10)
+        found.thread.join(30)
         assert not found.thread.is_alive()
 
 
@@ -119,7 +119,7 @@ def test_keys_come_letter_by_letter(minio: FlushingMinio) -> None:
         whole = _event("sales/a b+c%2B.csv") + _event("sales/é", "sales/second")
         minio.send(whole[:20])
         minio.send(whole[20:])
-        assert [found.heard.get(timeout=5) for _ in range(3)] == ["sales/a b+c%2B.csv", "sales/é", "sales/second"]
+        assert [found.heard.get(timeout=30) for _ in range(3)] == ["sales/a b+c%2B.csv", "sales/é", "sales/second"]
         assert b"prefix=sales%2F" in minio.request
         assert b"ping=1" in minio.request
 
@@ -130,7 +130,7 @@ def test_stop_is_noticed_promptly(minio: FlushingMinio) -> None:
         started = time.monotonic()
         found.stop.set()
         found.thread.join(5)
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < 4, "not only by the silence of 5 s"
         assert found.ended_by is None
 
 
@@ -140,7 +140,7 @@ def test_a_broken_connection_ends_the_listening(minio: FlushingMinio) -> None:
         minio.fall_silent()
         assert minio.connection
         minio.connection.shutdown(socket.SHUT_RDWR)
-        found.thread.join(3)
+        found.thread.join(30)
         assert isinstance(found.ended_by, StoreUnavailable)
 
 
@@ -148,7 +148,7 @@ def test_silence_ends_the_listening(minio: FlushingMinio) -> None:
     """A connection on which nothing comes any more is StoreUnavailable after the silence, not for ever."""
     with listening(ObjectStore(minio.endpoint, "key", "secret", timeout=1), "landing") as found:
         minio.fall_silent()
-        found.thread.join(5)
+        found.thread.join(30)
         assert isinstance(found.ended_by, StoreUnavailable)
 
 

@@ -17,6 +17,7 @@ from penstock.errors import DeclarationError, Unreadable
 from penstock.flows import reading
 from penstock.flows.reading import Reader
 from penstock.model import Schema
+from tests.examples import examples
 
 SALES = Dataset(name="sales", checks={"named": "name <> 'nobody'"})
 
@@ -59,7 +60,7 @@ FILES = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=list(HealthCheck))
 @given(contents=FILES)
 def test_each_object_is_read_by_what_those_before_it_taught(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, contents: list[tuple[str, bytes]]

@@ -240,13 +240,13 @@ class TestServerDown:
         thread.start()
         try:
             for _ in range(3):
-                assert failed.acquire(timeout=10)
+                assert failed.acquire(timeout=30)
             away.failure = None
             bench.clock.forward(1)  # what was not sent is due again
             wait_for(lambda: away.woken and not bench.ledger.outbox.count(), what="all is sent")
         finally:
             stop.set()
-            thread.join(10)
+            thread.join(30)
         assert not thread.is_alive()
         assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
@@ -267,13 +267,13 @@ class TestServerDown:
             thread = threading.Thread(target=relay.run, args=(stop,), kwargs=how)
             thread.start()
             try:
-                assert looked.wait(10)
+                assert looked.wait(30)
                 ledger.arrivals.record([Seen(stat=stat("sales/1"), dataset=SALES)], Via.BUCKET)
                 wait_for(lambda: server.woken, what="the wake-up is sent")
             finally:
                 stop.set()
                 ring(path)
-                thread.join(10)
+                thread.join(30)
                 ledger.close()
         assert not thread.is_alive()
 

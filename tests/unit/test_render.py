@@ -105,4 +105,4 @@ def test_everybody_who_waits_for_a_run_learns_of_its_end(tmp_path: Path, target:
         assert asyncio.run(cancelled()) == (code, code)
     finally:
         process.kill()
-        process.join(5)
+        process.join(30)

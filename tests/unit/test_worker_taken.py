@@ -56,7 +56,7 @@ def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         yield child
     finally:
         child.kill()
-        child.wait(10)
+        child.wait(30)
         child.stdout.close()
         child.stdin.close()
 
@@ -93,7 +93,7 @@ class TestProcess:
             os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
             assert process(child.pid) is None
         finally:
-            child.wait(10)
+            child.wait(30)
 
 
 class TestTaken:
@@ -111,7 +111,7 @@ class TestTaken:
         """After kill -9 one worker gets what the dead one had, with its process; the folder is gone."""
         pid = other.pid
         other.kill()
-        other.wait(10)
+        other.wait(30)
         second = TakenRuns(tmp_path)
         try:
             assert (mine.adopt(), second.adopt()) == (1, 0)
@@ -128,7 +128,7 @@ class TestTaken:
     def test_what_was_taken_again_is_not_adopted(self, mine: TakenRuns, other: subprocess.Popen[str]) -> None:
         """A run that this worker has claimed meanwhile is under way here, whatever the dead one knew of it."""
         other.kill()
-        other.wait(10)
+        other.wait(30)
         mine.take(RUN)
         mine.started(RUN, os.getpid())
         assert mine.adopt() == 0
@@ -186,7 +186,7 @@ class TestTaken:
         foreign.mkdir()
         (foreign / f"{RUN}.json").touch()
         other.kill()
-        other.wait(10)
+        other.wait(30)
         real = os.open
 
         def denied(path: Any, *rest: int, **where: Any) -> int:

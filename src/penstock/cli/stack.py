@@ -16,14 +16,16 @@ import filelock
 import httpx
 
 from penstock import object_server
-from penstock.cli.apply import Applied, apply_project
+from penstock.cli.apply import apply_project
 from penstock.cli.free_ports import free_port
 from penstock.cli.prefect_processes import server_argv, server_env
 from penstock.cli.secrets import made_secrets
-from penstock.cli.supervisor import Child, Supervisor, accepts
-from penstock.errors import NotRunning, SettingsError, Transient
+from penstock.cli.supervisor import Child, Supervisor
+from penstock.errors import NotRunning, SettingsError, StoreUnavailable, Transient
 from penstock.ledger import Ledger
 from penstock.ledger.database import utc_now
+from penstock.objects import ObjectStore
+from penstock.plan import Plan
 from penstock.project import Project, load_project
 from penstock.settings import RUNTIME_FILE, Settings, load_settings, masked, without_login, write_made
 from penstock.wiring import prepare_store, spool_folder
@@ -44,7 +46,7 @@ class Stack:
     store: str
     console_url: str | None
     prefect_url: str
-    applied: list[Applied]
+    applied: Plan
 
     @property
     def webhook_url(self) -> str:
@@ -140,13 +142,15 @@ def _own_store(settings: Settings, secrets: dict[str, str], env: dict[str, str],
     port, console = free_port(_STORE_PORT), free_port(_CONSOLE_PORT)
     data = settings.home / "store"
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 - compared, not bound
+    access_key = settings.s3_access_key or secrets["PENSTOCK_S3_ACCESS_KEY"]
+    secret_key = settings.s3_secret_key.get_secret_value() or secrets["PENSTOCK_S3_SECRET_KEY"]
     local = object_server.local_store(
         settings.store,
         data,
         port=port,
         console_port=console,
-        access_key=settings.s3_access_key or secrets["PENSTOCK_S3_ACCESS_KEY"],
-        secret_key=settings.s3_secret_key.get_secret_value() or secrets["PENSTOCK_S3_SECRET_KEY"],
+        access_key=access_key,
+        secret_key=secret_key,
         webhook=object_server.Webhook(
             url=f"http://{host}:{webhook_port}/notifications/s3",
             token=settings.notify_token.get_secret_value() or secrets["PENSTOCK_NOTIFY_TOKEN"],
@@ -160,7 +164,7 @@ def _own_store(settings: Settings, secrets: dict[str, str], env: dict[str, str],
             argv=local.argv,
             # Not the user's environment: a MINIO_ or RCLONE_ variable there would change the store.
             env={"PATH": env.get("PATH", ""), **local.env},
-            ready=lambda: accepts(port),
+            ready=lambda: _store_answers(port, access_key, secret_key),
             cwd=settings.home,
         ),
         port=port,
@@ -217,7 +221,7 @@ def _migrate(settings: Settings) -> str:
     return f"revision {after}" + ("" if before == after else f" (was {before or 'empty'})")
 
 
-def _apply(settings: Settings, *, attempts: int = 5) -> list[Applied]:
+def _apply(settings: Settings, *, attempts: int = 5) -> Plan:
     # A server that has just come up may refuse the first writes while its database settles.
     for attempt in range(1, attempts + 1):
         try:
@@ -241,6 +245,15 @@ def _works(settings: Settings, *, since: datetime) -> bool:
         return False
     beats = [worker["last_heartbeat_time"] for worker in found.json() if worker["status"] == "ONLINE"]
     return any(beat and datetime.fromisoformat(beat) >= since for beat in beats)
+
+
+def _store_answers(port: int, access_key: str, secret_key: str) -> bool:
+    """Whether it answers. MinIO sometimes never answers a request that it took while it started, hence the limit."""
+    try:
+        ObjectStore(f"127.0.0.1:{port}", access_key, secret_key, timeout=2).ping()
+    except StoreUnavailable:
+        return False
+    return True
 
 
 def _answers(url: str, auth: str) -> bool:

@@ -12,7 +12,6 @@ import ctypes
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -145,13 +144,6 @@ class Supervisor:
     def _tail(self, name: str, lines: int = 15) -> str:
         text = (self.logs / f"{name}.log").read_text(errors="replace")
         return "\n".join(text.splitlines()[-lines:])
-
-
-def accepts(port: int, *, host: str = "127.0.0.1") -> bool:
-    """Whether something listens on the port."""
-    with socket.socket() as probe:
-        probe.settimeout(0.5)
-        return probe.connect_ex((host, port)) == 0
 
 
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
