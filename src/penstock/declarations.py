@@ -13,15 +13,52 @@ from typing import Literal
 
 from penstock.errors import DeclarationError
 from penstock.model import RESERVED_PREFIX
+from penstock.verification import (
+    DeliveryId,
+    Verification,
+    basic,
+    bearer,
+    github,
+    hmac_signed,
+    id_field,
+    id_header,
+    id_of_body,
+    prefect_secret,
+    slack,
+    standard_webhooks,
+    stripe,
+    svix,
+    unverified,
+)
+
+__all__ = [
+    "Bucket",
+    "Dataset",
+    "DeliveryId",
+    "Folder",
+    "Source",
+    "Verification",
+    "basic",
+    "bearer",
+    "github",
+    "hmac_signed",
+    "id_field",
+    "id_header",
+    "id_of_body",
+    "prefect_secret",
+    "slack",
+    "standard_webhooks",
+    "stripe",
+    "svix",
+    "unverified",
+]
 
 NAME = re.compile(r"^[a-z][a-z0-9_]{0,62}\Z")
-ENV_NAME = re.compile(r"^[A-Z][A-Z0-9_]*\Z")
 
 # Tried with others three times, in ever smaller batches, and once alone: `ledger/decide.py` says how.
 LEAST_ATTEMPTS = 4
 
 Format = Literal["auto", "csv", "tsv", "json", "ndjson", "parquet", "delivery"]
-Scheme = Literal["standard", "github", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,47 +145,12 @@ class Bucket:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verification:
-    """How a source's requests are verified. `secrets` are names of environment variables, the first signs.
-
-    `because` is why nothing is verified, where that is so.
-    """
-
-    scheme: Scheme
-    secrets: tuple[str, ...] = ()
-    tolerance: timedelta = timedelta(minutes=5)
-    because: str = ""
-
-    def __post_init__(self) -> None:
-        if self.scheme != "none" and not self.secrets:
-            raise DeclarationError(f"verification {self.scheme!r} needs the name of an environment variable")
-        for name in self.secrets:
-            if not ENV_NAME.match(name):
-                raise DeclarationError("a secret is given by the NAME of an environment variable, never by its value")
-
-
-def standard_webhooks(*secrets: str, tolerance: timedelta = timedelta(minutes=5)) -> Verification:
-    """Standard Webhooks, symmetric: `webhook-id`, `webhook-timestamp`, `webhook-signature` (v1, HMAC-SHA256)."""
-    return Verification(scheme="standard", secrets=secrets, tolerance=tolerance)
-
-
-def github(*secrets: str) -> Verification:
-    """GitHub: `X-Hub-Signature-256` over the body, `X-GitHub-Delivery` as the delivery's id."""
-    return Verification(scheme="github", secrets=secrets)
-
-
-def unverified(*, because: str) -> Verification:
-    """No verification at all; `because` says why that is acceptable, and the log repeats it."""
-    if not because.strip():
-        raise DeclarationError("a source without verification must say why")
-    return Verification(scheme="none", because=because.strip())
-
-
-@dataclass(frozen=True, kw_only=True)
 class Source:
     """A declared webhook sender: how it is verified, and which dataset its deliveries feed.
 
     `headers` are the request headers kept with a delivery (lower case), `max_bytes` bounds a request body.
+    `dedup` is where a delivery's id stands, which is otherwise the scheme's own to say: one that comes again under the
+    same id is a duplicate.
     `dedup_days` is how long at least a delivery's id is remembered once its dataset no longer retains it: a retry that
     comes later is loaded again.
     """
@@ -156,6 +158,7 @@ class Source:
     name: str
     dataset: str
     verify: Verification
+    dedup: DeliveryId | None = None
     headers: Sequence[str] = ()
     max_bytes: int = 5_000_000
     event_per_delivery: bool = False
@@ -164,6 +167,8 @@ class Source:
     def __post_init__(self) -> None:
         if not NAME.match(self.name):
             raise DeclarationError(f"source name {self.name!r}: use a-z, 0-9 and _, beginning with a letter")
+        if secret := {name.lower() for name in self.headers} & {"authorization", "cookie", self.verify.header.lower()}:
+            raise DeclarationError(f"source {self.name}: the header {min(secret)} holds a secret and is not kept")
         if self.max_bytes < 1:
             raise DeclarationError(f"source {self.name}: max_bytes must be at least 1")
         if self.dedup_days < 1:

@@ -18,6 +18,8 @@ from penstock.cli.show import table
 from penstock.errors import PenstockError
 from penstock.project import Project, load_project
 from penstock.settings import Settings, load_settings, masked, provenance
+from penstock.webhook.secrets import open_secrets, remedy
+from penstock.webhook.verify import usable
 from penstock.wiring import open_ledger, open_prefect, open_store, open_warehouse
 
 
@@ -83,18 +85,23 @@ def _project(settings: Settings) -> str:
 
 def _sources(settings: Settings) -> str:
     project: Project = load_project(settings.project_dir, only=["flows", "webhook"])
-    unset, open_doors = [], []
+    secrets = open_secrets(settings, project.sources)
+    secrets.refresh()
+    wrong, warnings = [], []
     for source in project.sources:
         if source.verify.scheme == "none":
-            open_doors.append(source.name)
-        else:
-            missing = [name for name in source.verify.secrets if not settings.resolve_secret(name)]
-            unset += [f"{source.name} ({name})" for name in missing]
-    if unset:
-        raise PenstockError(f"no secret for {', '.join(unset)}: set the variable, or `penstock up` makes one")
-    if open_doors:
-        return f"WARNING: anybody may post to {', '.join(open_doors)}, which verify nothing"
-    return f"{len(project.sources)} verified"
+            warnings.append(
+                f"WARNING: anybody may post to {source.name}, which verifies nothing: {source.verify.because}"
+            )
+        for name in source.verify.secrets:
+            if not secrets.value(name):
+                wrong.append(f"no secret for {source.name} ({name}): {remedy(name)}")
+            elif not usable(source.verify, secrets.value(name)):
+                wrong.append(f"{name} is no secret of {source.name}'s scheme, {source.verify.scheme}: set another")
+    if wrong:
+        raise PenstockError("; ".join([*wrong, *warnings]))
+    verified = sum(source.verify.scheme != "none" for source in project.sources)
+    return "; ".join([f"{verified} verified", *warnings])
 
 
 def _store(settings: Settings) -> str:

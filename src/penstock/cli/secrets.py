@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 import secrets
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from penstock.declarations import Source
 from penstock.settings import SECRETS_FILE, read_made, write_made
+from penstock.verification import PREFECT, Verification
+from penstock.webhook.verify import new_secret
 
 
 def made_secrets(home: Path, sources: Sequence[Source], *, has: Callable[[str], bool]) -> dict[str, str]:
     """Read the project's own secrets, making those that are missing; kept in `home` with mode 600.
 
-    A webhook secret is made only where the environment has none (`has` tells), so that `penstock send` works at once.
+    A webhook secret is made only where the environment has none (`has` tells), so that `penstock send` works at once;
+    none is made for a source that has one in a Prefect block.
     """
     values = {str(name): str(value) for name, value in read_made(home, SECRETS_FILE).items()}
     wanted: dict[str, Callable[[], str]] = {
@@ -24,9 +27,9 @@ def made_secrets(home: Path, sources: Sequence[Source], *, has: Callable[[str], 
         "PENSTOCK_NOTIFY_TOKEN": lambda: secrets.token_urlsafe(24),
     }
     for source in sources:
-        for name in source.verify.secrets[:1]:
-            if not any(has(other) for other in source.verify.secrets):
-                wanted[name] = _standard_secret if source.verify.scheme == "standard" else secrets.token_urlsafe
+        names = source.verify.secrets
+        if names and not any(name.startswith(PREFECT) or has(name) for name in names):
+            wanted[names[0]] = partial(_new_secret, source.verify)
     missing = {name: make() for name, make in wanted.items() if not values.get(name)}
     if missing:
         values |= missing
@@ -34,6 +37,5 @@ def made_secrets(home: Path, sources: Sequence[Source], *, has: Callable[[str], 
     return values
 
 
-def _standard_secret() -> str:
-    # The form that Standard Webhooks prescribes: whsec_ and 24 to 64 bytes in base64.
-    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+def _new_secret(verification: Verification) -> str:
+    return new_secret(verification, secrets.token_bytes(32))

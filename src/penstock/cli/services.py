@@ -119,6 +119,7 @@ def serve(project_dir: Path) -> None:
     from penstock.ledger.database import utc_now
     from penstock.project import load_project
     from penstock.webhook.app import Limits, create_app
+    from penstock.webhook.secrets import open_secrets
     from penstock.webhook.serve import run
     from penstock.wiring import open_landing, open_ledger, open_store
 
@@ -128,13 +129,15 @@ def serve(project_dir: Path) -> None:
     for source in project.sources:
         if source.verify.scheme == "none":
             log.warning("anybody may post to /hooks/%s, which verifies nothing: %s", source.name, source.verify.because)
+    secrets = open_secrets(settings, project.sources)
+    secrets.keep_fresh()
     ledger = open_ledger(settings)
     store = open_store(settings)
     watchdog = Watchdog(settings.stall_seconds, monotonic=time.monotonic)
     app = create_app(
         sources=project.sources,
         intake=open_landing(settings, project, store, ledger),
-        resolve_secret=settings.resolve_secret,
+        resolve_secret=secrets.value,
         notify_token=settings.notify_token.get_secret_value(),
         buckets=[watched.name or settings.bucket for watched in project.buckets or (Bucket(),)],
         clock=utc_now,

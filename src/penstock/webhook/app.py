@@ -245,12 +245,12 @@ def _any_body(description: str) -> dict[str, Any]:
 
 
 def _security(sources: Sequence[Source]) -> list[dict[str, list[str]]]:
-    """One alternative per scheme in use: all of its headers, or nothing at all."""
-    found = {source.verify.scheme: source.verify for source in sources}
-    return [
-        {} if scheme == "none" else {name.lower(): [] for name in sender_headers(verification)}
-        for scheme, verification in sorted(found.items())
-    ]
+    """One alternative per way in use: all of its headers, or nothing at all."""
+    found = {
+        () if source.verify.scheme == "none" else tuple(name.lower() for name in sender_headers(source.verify))
+        for source in sources
+    }
+    return [{name: [] for name in names} for names in sorted(found)]
 
 
 def _security_headers(sources: Sequence[Source]) -> dict[str, dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from fastapi import Request
@@ -17,7 +17,7 @@ from penstock.webhook.bodies import Memory, read_body
 from penstock.webhook.deliveries import Busy, GroupCommit
 from penstock.webhook.metrics import UNKNOWN_SOURCE, Metrics
 from penstock.webhook.problems import Refusal, try_later
-from penstock.webhook.verify import usable, verify
+from penstock.webhook.verify import challenge, usable, verify
 
 # A secret that was just set or rotated is in force after this time; until then files are not read again.
 _SECRETS_FRESH = timedelta(seconds=1)
@@ -48,7 +48,7 @@ class Accepted(BaseModel):
 class _Secrets:
     """A source's secrets as they were at `read_at`; `problem` says why nothing can be verified with them."""
 
-    values: Sequence[str]
+    values: Sequence[str] = field(repr=False)
     problem: str | None
     read_at: datetime
 
@@ -105,7 +105,7 @@ class Hooks:
             body = await read_body(request, limit=source.max_bytes, seconds=self._read_seconds, reserve=reserve)
             if not body:
                 raise Refusal("empty-body", "A delivery needs a body.")
-            delivery = self._verified(source, _joined(request), body)
+            delivery = self._verified(source, request, body)
             try:
                 duplicate = await self._deliveries.accept(delivery)
             except Busy:
@@ -114,14 +114,17 @@ class Hooks:
                 raise try_later("unavailable", "The delivery is not accepted; send it again.") from error
         return Accepted(delivery=delivery.id, duplicate=duplicate)
 
-    def _verified(self, source: Source, headers: Mapping[str, str], body: bytes) -> Delivery:
-        now = self._clock()
+    def _verified(self, source: Source, request: Request, body: bytes) -> Delivery:
+        now, headers = self._clock(), _joined(request)
         try:
             # Read again after the body: it may have taken half a minute, and a secret may have been withdrawn.
-            found = verify(source.verify, self._secrets_of(source), headers, body, now)
+            secrets = self._secrets_of(source)
+            found = verify(source.verify, secrets, request.headers.raw, body, now, dedup=source.dedup)
         except Unverified:
             raise Refusal(
-                "unverified", "The request is not signed as this source says.", {"WWW-Authenticate": "Signature"}
+                "unverified",
+                "The request is not signed as this source says.",
+                {"WWW-Authenticate": challenge(source.verify)},
             ) from None
         return Delivery(
             id=found,
@@ -148,12 +151,12 @@ class Hooks:
         for name, value in zip(source.verify.secrets, values, strict=True):
             if not usable(source.verify, value):
                 state = "is set, but is no secret of this scheme" if value else "is not set"
-                return _Secrets(values=(), problem=f"The variable {name} {state}.", read_at=now)
+                return _Secrets(values=(), problem=f"The secret {name} {state}.", read_at=now)
         return _Secrets(values=values, problem=None, read_at=now)
 
 
 def _joined(request: Request) -> dict[str, str]:
-    """Headers by lower-case name. One sent twice is joined, so that no signature header can hide behind another."""
+    """Headers by lower-case name. One sent twice is joined."""
     found: dict[str, str] = {}
     for raw_name, raw_value in request.headers.raw:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")

@@ -1,0 +1,1 @@
+"""The signature schemes, one module for each kind; `webhook/verify.py` chooses."""
