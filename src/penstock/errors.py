@@ -54,6 +54,10 @@ class PrefectRefused(PrefectUnavailable):
     """Prefect's server does not take this request as it is."""
 
 
+class ServerChanged(Transient):
+    """Something on Prefect's server was changed since the plan was made."""
+
+
 class Stalled(PenstockError):
     """The run stood still for too long and was given up."""
 

@@ -6,6 +6,7 @@ Resource ids are `penstock.<project>.dataset.<name>`, `….object.<bucket>/<key>
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 OBJECT_ARRIVED = "penstock.object.arrived"
@@ -17,6 +18,24 @@ DELIVERY_ACCEPTED = "penstock.delivery.accepted"
 
 # Prefect drops an event over 1.5 MB silently; a summary names only so many keys.
 SUMMARY_KEYS = 10
+
+_SUMMARY = {"objects": "integer", "bytes": "integer", "keys": "array"}
+PAYLOADS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
+    # The summary of a batch is always sent; one event for each object besides where the dataset asks for it.
+    OBJECT_ARRIVED: {
+        "dataset": _SUMMARY,
+        "object": {"key": "string", "generation": "integer", "bytes": "integer"},
+    },
+    DATASET_PENDING: {"dataset": {"dataset": "string", "wakeup": "integer", "attempt": "integer"}},
+    DATASET_LOADED: {"dataset": {**_SUMMARY, "rows": "integer", "rejected": "integer", "run": "string"}},
+    OBJECT_QUARANTINED: {"object": {"key": "string", "object": "string", "reason": "string", "run": "string"}},
+    OBJECT_LOST: {"object": {"key": "string", "object": "string", "reason": "string"}},
+    DELIVERY_ACCEPTED: {"source": {"delivery": "string", "dataset": "string", "bytes": "integer"}},
+}
+"""What the payload of each event has: by the kind of its resource, each field with its type in JSON Schema's words.
+
+Who changes an emitter changes this: the lint tells by it which fields a template may name.
+"""
 
 _NAMESPACE = uuid.UUID("7f0e3a58-52a8-5d0c-9a3c-6d1c8d0b7a11")
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,6 +31,8 @@ class Project:
     buckets: tuple[Bucket, ...]
     sources: tuple[Source, ...]
     automations: tuple[Any, ...] = ()
+    # The file in which each automation is declared, by the automation's name as it is written there.
+    declared_in: Mapping[str, str] = field(default_factory=dict)
 
     def dataset(self, name: str) -> Dataset:
         """The dataset of that name. Raises DeclarationError naming those that there are."""
@@ -62,6 +64,7 @@ def load_project(root: Path, *, only: Sequence[str] = FOLDERS) -> Project:
     sensors: list[Folder | Bucket] = []
     sources: list[Source] = []
     automations: list[Any] = []
+    declared_in: dict[str, str] = {}
     if "flows" in only:
         for path, module in _modules(root, "flows"):
             datasets += _exported(path, module, "DATASET", Dataset)
@@ -75,6 +78,7 @@ def load_project(root: Path, *, only: Sequence[str] = FOLDERS) -> Project:
         for path, module in _modules(root, "automations"):
             for found in _exported(path, module, "AUTOMATIONS", (list, tuple)):
                 automations += found
+                declared_in.update({str(getattr(one, "name", one)): str(path) for one in found})
     _check_together(datasets, sources if "flows" in only else [])
     return Project(
         root=root,
@@ -83,6 +87,7 @@ def load_project(root: Path, *, only: Sequence[str] = FOLDERS) -> Project:
         buckets=tuple(sensor for sensor in sensors if isinstance(sensor, Bucket)),
         sources=tuple(sources),
         automations=tuple(automations),
+        declared_in=declared_in,
     )
 
 

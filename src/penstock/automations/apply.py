@@ -1,67 +1,62 @@
-"""Makes a Prefect server be as the project declares: the only I/O of this room.
+"""Makes a Prefect server's automations be as planned: the only writes of this room.
 
-Applying twice changes nothing. Foreign automations, those without the project's tag, are never touched.
+What is equal is not written: a PUT gives the triggers new ids and so forgets their window counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 
-from penstock.automations.define import Automation, owner_tag, resolve
-from penstock.automations.diff import Change, compare
+from penstock.automations.compare import bare, marked, owner
+from penstock.automations.define import owner_tag
+from penstock.automations.forms import Names, references, stand_in, with_ids
+from penstock.automations.server import ServerAutomation, ask, read_named
+from penstock.errors import ServerChanged
+from penstock.plan import Change
 
-_PAGE = 200
 
+async def apply_change(client: PrefectClient, change: Change, *, names: Names, project: str) -> Names:
+    """Make one change of an automation; returns the names that there are then.
 
-async def apply_automations(client: PrefectClient, automations: Sequence[Automation], *, project: str) -> list[Change]:
-    """Create or update the declared automations by name; returns what was done, in the order of the names.
-
-    Raises DeclarationError, having changed nothing.
+    Raises ServerChanged, having written nothing, when what is there is not what was planned for; httpx.HTTPError.
     """
-    ids = await deployment_ids(client)
-    wanted = [resolve(automation, project=project, deployment_ids=ids) for automation in automations]
-    changes = compare(
-        "automation", [core.model_dump(mode="json") for core in wanted], await _owned(client, owner_tag(project))
-    )
-    by_name = {core.name: core for core in wanted}
-    for change in changes:
-        if change.kind == "create":
-            await client.create_automation(by_name[change.name])
-        elif change.kind == "update":
-            # A PUT resets the trigger's window counts, so it is made only where something differs.
-            await client.update_automation(change.existing, by_name[change.name])
-    return changes
+    if change.kind == "unchanged":
+        return names
+    found = [one for one in await read_named(client, change.name, names) if one.id == change.existing]
+    if change.kind == "create":
+        return await _create(client, change, names, project)
+    if not found or not _as_planned(found[0], change):
+        raise ServerChanged(f"automation {change.name!r} was changed since the plan: look with `penstock plan`")
+    if change.kind == "delete":
+        await ask(client, "DELETE", f"/automations/{change.existing}")
+        return names
+    assert change.new is not None
+    enabled = change.new.get("enabled", found[0].enabled)
+    if {**change.new, "enabled": None} != {**(change.old or {}), "enabled": None}:
+        body = {**with_ids(marked(change.new), names), "enabled": found[0].enabled}
+        await ask(client, "PUT", f"/automations/{change.existing}", body)
+    if enabled != found[0].enabled:
+        await ask(client, "PATCH", f"/automations/{change.existing}", {"enabled": enabled})
+    return names
 
 
-async def deployment_ids(client: PrefectClient, *, tag: str | None = None) -> dict[str, Any]:
-    """Every deployment's id by `flow/deployment`, whatever the page size."""
-    flows = {}
-    offset = 0
-    while page := await client.read_flows(limit=_PAGE, offset=offset):
-        flows.update({flow.id: flow.name for flow in page})
-        offset += len(page)
-    found: dict[str, Any] = {}
-    offset = 0
-    only = DeploymentFilter(tags=DeploymentFilterTags(all_=[tag])) if tag else None
-    while deployments := await client.read_deployments(limit=_PAGE, offset=offset, deployment_filter=only):
-        found.update({f"{flows.get(item.flow_id, '?')}/{item.name}": item.id for item in deployments})
-        offset += len(deployments)
-    return found
+async def _create(client: PrefectClient, change: Change, names: Names, project: str) -> Names:
+    assert change.new is not None
+    for one in await read_named(client, change.name, names):
+        if owner_tag(project) in one.tags:
+            raise ServerChanged(f"automation {change.name!r} was created since the plan: look with `penstock plan`")
+    form = marked(change.new)
+    own = ("automation", change.name) in references(form)
+    # One that acts on itself has no id to refer to yet.
+    known = names.having("automation", change.name, stand_in("automation", change.name)) if own else names
+    made = await ask(client, "POST", "/automations/", with_ids(form, known))
+    names = names.having("automation", change.name, made["id"])
+    if own:
+        await ask(client, "PUT", f"/automations/{made['id']}", with_ids(form, names))
+    return names
 
 
-async def _owned(client: PrefectClient, tag: str) -> list[tuple[Any, dict[str, Any]]]:
-    # The client's own `read_automations` reads one page only.
-    found: list[tuple[Any, dict[str, Any]]] = []
-    offset = 0
-    while True:
-        response = await client.request("POST", "/automations/filter", json={"limit": _PAGE, "offset": offset})
-        response.raise_for_status()
-        page = response.json()
-        found += [(item["id"], item) for item in page if tag in item.get("tags", [])]
-        offset += len(page)
-        if len(page) < _PAGE:
-            return found
+def _as_planned(found: ServerAutomation, change: Change) -> bool:
+    old = change.old or {}
+    now = {key: value for key, value in bare(found.form).items() if key != "enabled" or "enabled" in old}
+    return now == old and owner(found.tags) == owner(old["tags"])

@@ -1,114 +1,160 @@
-"""What `automations/*.py` are made of: Prefect's own triggers and actions, with deployments referred to by name.
+"""What `automations/*.py` are made of: Prefect's own triggers and actions, with what they act on referred to by name.
 
-In names and in a trigger's `match`, `{project}` stands for the project's name, so that one file serves every copy of
-the project.
+In names, texts and a trigger's `match`, `{project}` stands for the project's name, so that one file serves every copy
+of the project.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from prefect.events.actions import ActionTypes
-from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture, TriggerTypes
-from prefect.events.schemas.events import ResourceSpecification
+from prefect.events.schemas.automations import TriggerTypes
 
 from penstock.errors import DeclarationError
-from penstock.events import DATASET_PENDING
 
-_PROJECT = "{project}"
+PROJECT = "{project}"
+# Not within Jinja's own braces.
+_PROJECT = re.compile(r"(?<!\{)\{project\}(?!\})")
+
+Kind = Literal["deployment", "work pool", "work queue", "block", "automation"]
+
+# How many `/` the name of each kind has, and how it is written.
+_WRITTEN: dict[Kind, tuple[int | None, str]] = {
+    "deployment": (1, "flow/deployment"),
+    "work pool": (0, "pool"),
+    "work queue": (1, "pool/queue"),
+    "block": (1, "block-type/name"),
+    "automation": (None, "name"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunDeploymentByName:
-    """Prefect's 'run a deployment' with the deployment's name (`flow/deployment`) instead of its id."""
+class ByName:
+    """One of Prefect's actions (`type`) with the name of what it acts on instead of its id.
 
-    deployment: str
-    parameters: Mapping[str, Any] | None = None
-    job_variables: Mapping[str, Any] | None = None
+    `fields` are the action's others, as Prefect's model has them. Raises DeclarationError for a name of another shape.
+    """
+
+    type: str
+    kind: Kind
+    name: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.deployment.count("/") != 1:
-            raise DeclarationError(f"deployment {self.deployment!r} must look like 'flow/deployment'")
+        slashes, written = _WRITTEN[self.kind]
+        parts = self.name.split("/")
+        if not self.name or (slashes is not None and (len(parts) != slashes + 1 or not all(parts))):
+            raise DeclarationError(f"{self.kind} {self.name!r} must look like {written!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Automation:
-    """When these events, then these actions."""
+    """When these events, then these actions.
+
+    `enabled` None leaves that to whoever operates the server: a new one is enabled, a paused one stays paused.
+    `adopt` takes over the automation of that name on the server which this project did not make.
+    `allow` names rules of the lint that this automation may break.
+    """
 
     name: str
     trigger: TriggerTypes
-    actions: Sequence[ActionTypes | RunDeploymentByName]
+    actions: Sequence[ActionTypes | ByName]
+    actions_on_trigger: Sequence[ActionTypes | ByName] = ()
+    actions_on_resolve: Sequence[ActionTypes | ByName] = ()
     description: str = ""
-    tags: Sequence[str] = field(default=())
+    tags: Sequence[str] = ()
+    enabled: bool | None = None
+    adopt: bool = False
+    allow: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if not self.name.strip():
+            raise DeclarationError("an automation needs a name: by it the one on the server is found again")
+        if not self.actions and not self.actions_on_trigger and not self.actions_on_resolve:
+            raise DeclarationError(f"automation {self.name!r} does nothing: give it actions")
 
 
-def run_deployment(deployment: str, **parameters: Any) -> RunDeploymentByName:
-    """Run `flow/deployment`, with `parameters` over its own."""
-    return RunDeploymentByName(deployment=deployment, parameters=parameters or None)
+def run_deployment(deployment: str, **parameters: Any) -> ByName:
+    """Run `flow/deployment`, with `parameters` over its own; a text in them may be a Jinja template of the event."""
+    return run_deployment_with(deployment, parameters=parameters)
 
 
-def on_arrival(dataset: str) -> Automation:
-    """Run the dataset's `ingest` deployment when something new waits in it."""
-    return Automation(
-        name=f"{_PROJECT}: {dataset} on arrival",
-        description=f"Loads what is new in {dataset} as soon as penstock says that something waits.",
-        trigger=EventTrigger(
-            expect={DATASET_PENDING},
-            match=ResourceSpecification({"prefect.resource.id": f"penstock.{_PROJECT}.dataset.{dataset}"}),
-            posture=Posture.Reactive,
-            threshold=1,
-            within=timedelta(0),
-        ),
-        actions=[run_deployment(f"ingest/{_PROJECT}.{dataset}")],
-    )
+def run_deployment_with(
+    deployment: str,
+    *,
+    parameters: Mapping[str, Any] | None = None,
+    job_variables: Mapping[str, Any] | None = None,
+    schedule_after: timedelta = timedelta(0),
+) -> ByName:
+    """Run `flow/deployment`, with everything that Prefect's own action knows."""
+    fields = {
+        "parameters": dict(parameters) if parameters else None,
+        "job_variables": dict(job_variables) if job_variables else None,
+        "schedule_after": schedule_after,
+    }
+    return ByName(type="run-deployment", kind="deployment", name=deployment, fields=fields)
+
+
+def pause_deployment(deployment: str) -> ByName:
+    """Pause the schedules of `flow/deployment`."""
+    return ByName(type="pause-deployment", kind="deployment", name=deployment)
+
+
+def resume_deployment(deployment: str) -> ByName:
+    """Resume the schedules of `flow/deployment`."""
+    return ByName(type="resume-deployment", kind="deployment", name=deployment)
+
+
+def pause_work_pool(pool: str) -> ByName:
+    """Pause a work pool."""
+    return ByName(type="pause-work-pool", kind="work pool", name=pool)
+
+
+def resume_work_pool(pool: str) -> ByName:
+    """Resume a work pool."""
+    return ByName(type="resume-work-pool", kind="work pool", name=pool)
+
+
+def pause_work_queue(queue: str) -> ByName:
+    """Pause `pool/queue`."""
+    return ByName(type="pause-work-queue", kind="work queue", name=queue)
+
+
+def resume_work_queue(queue: str) -> ByName:
+    """Resume `pool/queue`."""
+    return ByName(type="resume-work-queue", kind="work queue", name=queue)
+
+
+def pause_automation(automation: str) -> ByName:
+    """Pause an automation."""
+    return ByName(type="pause-automation", kind="automation", name=automation)
+
+
+def resume_automation(automation: str) -> ByName:
+    """Resume an automation."""
+    return ByName(type="resume-automation", kind="automation", name=automation)
+
+
+def notify(block: str, *, body: str, subject: str = "penstock") -> ByName:
+    """Send a notification by a block, `block-type/name` (`slack-webhook/ops`); both texts may be Jinja templates."""
+    return ByName(type="send-notification", kind="block", name=block, fields={"subject": subject, "body": body})
+
+
+def call_webhook(block: str, *, payload: str = "") -> ByName:
+    """Call a webhook by a block (`webhook/pager`); the payload may be a Jinja template."""
+    return ByName(type="call-webhook", kind="block", name=block, fields={"payload": payload})
+
+
+def with_project(text: str, project: str) -> str:
+    """A text with the project's name where it says so."""
+    return _PROJECT.sub(lambda _: project, text)
 
 
 def owner_tag(project: str) -> str:
     """The tag by which penstock knows its own automations among others on the server."""
     return f"penstock:{project}"
-
-
-def resolve(automation: Automation, *, project: str, deployment_ids: Mapping[str, Any]) -> AutomationCore:
-    """The automation as Prefect wants it. Raises DeclarationError for a deployment that does not exist."""
-    actions: list[dict[str, Any]] = []
-    for action in automation.actions:
-        if not isinstance(action, RunDeploymentByName):
-            actions.append(action.model_dump(mode="json"))
-            continue
-        name = action.deployment.replace(_PROJECT, project)
-        if name not in deployment_ids:
-            known = ", ".join(sorted(deployment_ids)) or "none"
-            raise DeclarationError(
-                f"automation {automation.name!r} runs the deployment {name!r}, which does not exist; there are: {known}"
-            )
-        actions.append(
-            {
-                "type": "run-deployment",
-                "source": "selected",
-                "deployment_id": str(deployment_ids[name]),
-                "parameters": dict(action.parameters) if action.parameters else None,
-                "job_variables": dict(action.job_variables) if action.job_variables else None,
-            }
-        )
-    return AutomationCore.model_validate(
-        {
-            "name": automation.name.replace(_PROJECT, project),
-            "description": automation.description,
-            "tags": sorted({owner_tag(project), *automation.tags}),
-            "trigger": _substitute(automation.trigger.model_dump(mode="json", exclude={"id"}), project),
-            "actions": actions,
-        }
-    )
-
-
-def _substitute(value: Any, project: str) -> Any:
-    if isinstance(value, str):
-        return value.replace(_PROJECT, project)
-    if isinstance(value, list):
-        return [_substitute(item, project) for item in value]
-    if isinstance(value, dict):
-        return {_substitute(key, project): _substitute(item, project) for key, item in value.items()}
-    return value

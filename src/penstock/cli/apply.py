@@ -1,82 +1,113 @@
-"""`penstock apply`: bucket, deployments and automations as declared. Applying twice changes nothing."""
+"""`penstock apply`: deployments and automations as declared. Applying twice changes nothing."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+from rich.console import Console
 
-from penstock.errors import NotRunning, PrefectUnavailable
+from penstock.cli.planning import carry_out, make_plan, refuse_errors, with_prefect
+from penstock.cli.show_plan import plan_lines
+from penstock.errors import PenstockError, ServerChanged, SettingsError
+from penstock.plan import BRAKE, Change, Plan
 from penstock.settings import Settings, load_settings
 from penstock.wiring import prepare_store
 
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
 
-@dataclass(frozen=True, kw_only=True)
-class Applied:
-    """One thing on the Prefect server and what was done about it."""
-
-    what: str
-    name: str
-    done: str
+_DONE = {"create": "created", "update": "updated", "drift": "repaired", "delete": "deleted", "unchanged": "unchanged"}
 
 
-def apply_project(settings: Settings) -> list[Applied]:
-    """Create or update the project's pool, deployments and automations. Raises PrefectUnavailable."""
-    from penstock.cli.prefect_processes import client_env
+def apply_project(
+    settings: Settings,
+    *,
+    prune: bool = False,
+    agree: Callable[[Plan], None] = refuse_errors,
+    say: Callable[[Change], None] = lambda change: None,
+) -> Plan:
+    """Plan and carry it out, if `agree` does not raise; returns the plan.
 
-    if not settings.prefect_api_url:
-        raise NotRunning("no Prefect server: set PENSTOCK_PREFECT_API_URL, or start one with `penstock up`")
-    # Prefect reads its settings when it is imported.
-    os.environ.update({name: value for name, value in client_env({}, settings).items() if name.startswith("PREFECT_")})
-    return asyncio.run(_apply(settings))
+    Raises ServerChanged when the server was changed in between, PrefectUnavailable.
+    """
 
+    async def work(client: PrefectClient) -> Plan:
+        planned = await make_plan(client, settings, prune=prune)
+        agree(planned.plan)
+        await carry_out(client, planned, say=say)
+        return planned.plan
 
-async def _apply(settings: Settings) -> list[Applied]:
-    import httpx
-    from prefect.client.orchestration import get_client
-
-    from penstock.automations.apply import apply_automations
-    from penstock.flows.deployments import apply_deployments
-    from penstock.project import load_project
-    from penstock.worker import PenstockWorker
-
-    project = load_project(settings.project_dir)
-    try:
-        async with get_client() as client:
-            deployed = await apply_deployments(
-                client,
-                project.datasets,
-                settings,
-                job_template=PenstockWorker.get_default_base_job_template(),
-            )
-            changes = await apply_automations(client, project.automations, project=settings.project)
-    except httpx.HTTPError as error:
-        raise PrefectUnavailable(f"Prefect's server did not take it: {error}") from error
-    done = {"create": "created", "update": "updated", "unchanged": "unchanged"}
-    return [
-        *(Applied(what="deployment" if "/" in name else "work pool", name=name, done=how) for name, how in deployed),
-        *(Applied(what="automation", name=change.name, done=done[change.kind]) for change in changes),
-    ]
+    return with_prefect(settings, work)
 
 
 @click.command()
+@click.argument("plan_file", required=False, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--prune", is_flag=True, help="Also delete what the project owns and no longer declares.")
+@click.option("--yes", is_flag=True, help="Delete without asking.")
+@click.option("--force", is_flag=True, help=f"Delete even more than {BRAKE:.0%} of what the project owns.")
 @click.option("--json", "as_json", is_flag=True, help="Print facts for a program.")
 @click.pass_obj
-def apply(project_dir: Path, as_json: bool) -> None:
-    """Create or update the project's deployments and automations on its Prefect server."""
+def apply(project_dir: Path, plan_file: Path | None, prune: bool, yes: bool, force: bool, as_json: bool) -> None:
+    """Create, update and with --prune delete deployments and automations, as `penstock plan` shows.
+
+    With PLAN_FILE, made by `penstock plan --out`, exactly that plan or nothing.
+    """
     settings = load_settings(project_dir)
     if settings.s3_endpoint:
         prepare_store(settings)
-    applied = apply_project(settings)
+    kept = _kept(plan_file) if plan_file else None
+    console = Console(highlight=False)
+    done: list[Change] = []
+
+    def agree(plan: Plan) -> None:
+        if not as_json:
+            for line in plan_lines(plan):
+                console.print(line, soft_wrap=True)
+        refuse_errors(plan)
+        if kept and kept["digest"] != plan.digest:
+            raise ServerChanged(
+                f"{plan_file} is not what would be done now: the server or the code was changed since. "
+                "Look again: penstock plan"
+            )
+        _ask(plan, yes=yes, force=force)
+
+    def say(change: Change) -> None:
+        done.append(change)
+        if not as_json:
+            console.print(f"{_DONE[change.kind]:<9} {change.what:<10} {change.name}", soft_wrap=True, markup=False)
+
+    plan = apply_project(settings, prune=bool(kept["prune"]) if kept else prune, agree=agree, say=say)
     if as_json:
-        click.echo(json.dumps([vars(one) for one in applied], indent=2))
+        facts = [{"what": one.what, "name": one.name, "done": _DONE[one.kind]} for one in plan.changes]
+        click.echo(json.dumps(facts, indent=2))
         return
-    for one in applied:
-        if one.done != "unchanged":
-            click.echo(f"{one.done:9}  {one.what:10}  {one.name}")
-    unchanged = sum(one.done == "unchanged" for one in applied)
-    click.echo(f"{len(applied) - unchanged} changed, {unchanged} unchanged. Next: penstock status")
+    click.echo(f"{len(done)} changed, {plan.count('unchanged')} unchanged. Next: penstock status")
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+        return {"digest": str(found["digest"]), "prune": bool(found["prune"])}
+    except (ValueError, KeyError, TypeError):
+        raise SettingsError(f"{path} is no plan: make one with `penstock plan --out {path}`") from None
+
+
+def _ask(plan: Plan, *, yes: bool, force: bool) -> None:
+    deletes = plan.count("delete")
+    if not deletes:
+        return
+    if plan.brakes and not force:
+        raise PenstockError(
+            f"{deletes} of the {plan.owned} things that {plan.project} owns would be deleted, more than {BRAKE:.0%}. "
+            "If that is meant: --force"
+        )
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise PenstockError(f"{deletes} would be deleted, and there is nobody to ask: give --yes")
+    click.confirm(f"Delete {deletes}?", abort=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import keyword
 import logging
 import sys
 from pathlib import Path
@@ -22,7 +23,11 @@ _COMMANDS = {
     "query": "penstock.cli.query",
     "send": "penstock.cli.send",
     "sweep": "penstock.cli.sweep",
+    "plan": "penstock.cli.plan",
     "apply": "penstock.cli.apply",
+    "simulate": "penstock.cli.simulate",
+    "import": "penstock.cli.import_",
+    "automations": "penstock.cli.automations",
     "doctor": "penstock.cli.doctor",
     "migrate": "penstock.cli.migrate",
     "sensors": "penstock.cli.services",
@@ -41,7 +46,11 @@ _SUMMARIES = {
     "query": "Ask the warehouse.",
     "send": "Post a file to the webhook, signed as the source would.",
     "sweep": "Compare the bucket with the ledger now.",
-    "apply": "Create or update deployments and automations.",
+    "plan": "What apply would do on the Prefect server.",
+    "apply": "Create, update, prune deployments and automations.",
+    "simulate": "Which automations would fire on which events, and why others would not.",
+    "import": "Write an automation of the server as code.",
+    "automations": "What the project's automations did.",
     "doctor": "Check settings and parts, and say what to do.",
     "migrate": "Bring the ledger to this penstock's revision.",
     "sensors": "Run the sensors and the sweep.",
@@ -58,7 +67,8 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(_COMMANDS[cmd_name]), cmd_name)
+        attribute = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        command: click.Command = getattr(importlib.import_module(_COMMANDS[cmd_name]), attribute)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -57,10 +57,9 @@ class _Ended:
 
 def _introduce(console: Console, stack: Stack) -> None:
     settings = stack.settings
-    changed = sum(one.done != "unchanged" for one in stack.applied)
     warehouse = masked(settings.warehouse_url.get_secret_value()) or settings.warehouse
     lines = [
-        f"applied     {len(stack.applied)} deployments and automations, {changed} changed",
+        f"applied     {len(stack.applied.changes)} deployments and automations, {len(stack.applied.to_do)} changed",
         f"inbox       {settings.inbox}/<dataset>/",
         f"warehouse   {warehouse}   (penstock query 'select …')",
         f"datasets    {', '.join(dataset.name for dataset in stack.project.datasets)}",

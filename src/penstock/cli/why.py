@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 
+from penstock.cli.failed_actions import Concerned, failed_actions
 from penstock.cli.show import STYLES, cell, moment
 from penstock.ledger.facts import Story
 from penstock.ledger.states import next_step
+from penstock.outbox.prefect_history import FailedAction
 from penstock.settings import Settings, load_settings
 from penstock.wiring import open_ledger
 
@@ -25,8 +30,9 @@ def why(project_dir: Path, key: str, as_json: bool) -> None:
     """What happened to KEY: an object's key (key@2: its second generation), a path in the inbox, or a delivery's id."""
     settings = load_settings(project_dir)
     stories = open_ledger(settings).facts.stories(as_key(settings, key))
+    concerned = failed_actions(settings, stories, datetime.now(UTC))
     if as_json:
-        click.echo(json.dumps([asdict(story) for story in stories], indent=2, default=str))
+        click.echo(json.dumps([_facts(story, concerned) for story in stories], indent=2, default=str))
     elif not stories:
         click.echo(
             f"Nothing is known of {key!r}. A file still being written is recorded when its writer closes it; "
@@ -36,7 +42,9 @@ def why(project_dir: Path, key: str, as_json: bool) -> None:
     else:
         console = Console(highlight=False)
         for story in stories:
-            _tell(console, story)
+            _tell(console, story, concerned.of.get(story.id, ()))
+        if concerned.note:
+            console.print(f"[dim]{cell(concerned.note)}[/dim]", soft_wrap=True)
     if not stories:
         sys.exit(1)
 
@@ -54,7 +62,15 @@ def as_key(settings: Settings, key: str) -> str:
     return key.removeprefix(f"{inbox}/")
 
 
-def _tell(console: Console, story: Story) -> None:
+def _facts(story: Story, concerned: Concerned) -> dict[str, Any]:
+    failed = [
+        {"at": one.at, "automation": one.automation, "action": one.action, "reason": one.reason}
+        for one in concerned.of.get(story.id, ())
+    ]
+    return {**asdict(story), "failed_actions": failed if concerned.asked else None}
+
+
+def _tell(console: Console, story: Story, failed: Sequence[FailedAction]) -> None:
     style = STYLES.get(story.state, "dim")
     console.print(f"[bold]{cell(story.name)}[/bold]  [{style}]{story.state.value}[/{style}]", soft_wrap=True)
     console.print(f"  {moment(story.arrived_at)}  arrived by {story.via.value}, {story.size:,} bytes", soft_wrap=True)
@@ -63,6 +79,11 @@ def _tell(console: Console, story: Story) -> None:
     for fact in story.facts:
         run = f"  (run {fact.run})" if fact.run else ""
         console.print(f"  {moment(fact.at)}  {fact.what}: {cell(fact.detail)}{run}", soft_wrap=True)
+    for one in failed:
+        console.print(
+            f"  {moment(one.at)}  automation {cell(repr(one.automation))} could not act: {cell(one.reason)}",
+            soft_wrap=True,
+        )
     if story.reason and not story.facts:
         console.print(f"  {moment(story.changed_at)}  {cell(story.reason)}", soft_wrap=True)
     console.print(f"  next: {next_step(story.state, removed=story.archived_at is not None)}", soft_wrap=True)

@@ -4,28 +4,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
+from httpx import HTTPStatusError, codes
 from prefect import Flow
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 
 from penstock.declarations import Dataset
+from penstock.errors import ServerChanged
 from penstock.events import deployment_name
 from penstock.flows.ingest import ingest
 from penstock.flows.retain import EVERY, retain
 from penstock.flows.verify import verify
+from penstock.plan import Change, Kind
 from penstock.settings import Settings
 
 POOL_TYPE = "penstock"
 
 Schedules = Sequence[DeploymentScheduleCreate]
+
+# Where a deployment can differ; what else it has is the server's or its operator's.
+_FIELDS = (
+    "name",
+    "entrypoint",
+    "parameters",
+    "description",
+    "work_pool_name",
+    "job_variables",
+    "enforce_parameter_schema",
+    "parameter_openapi_schema",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,30 +118,73 @@ def wanted_schedules(dataset: Dataset) -> list[DeploymentScheduleCreate]:
     return schedules
 
 
-async def apply_deployments(
-    client: PrefectClient, datasets: Sequence[Dataset], settings: Settings, *, job_template: dict[str, Any]
-) -> list[tuple[str, str]]:
-    """Create or update the pool and the deployments; returns (name, 'created' | 'updated' | 'unchanged') of each.
+def plan_deployments(
+    wanted: Sequence[Wanted], there: Mapping[str, Mapping[str, Any]], *, tag: str
+) -> tuple[list[Change], list[Change]]:
+    """What has to change so that the deployments are as wanted, and what is there although nothing wants it.
 
-    `job_template` is the worker's, for a pool that does not exist yet.
+    `there` are the answers of Prefect's API by `flow/deployment`; only those with `tag` are the project's.
     """
-    done = [(settings.project, await _apply_pool(client, settings.project, job_template))]
-    for wanted in all_wanted(datasets, settings):
-        try:
-            there = await client.read_deployment_by_name(wanted.name)
-        except ObjectNotFound:
-            there = None
-        if there is not None and _same(there, wanted):
-            done.append((wanted.name, "unchanged"))
-            continue
-        await client.create_deployment(
-            await client.create_flow_from_name(wanted.flow.name),
-            **wanted.fields,
-            schedules=list(wanted.schedules),
-            parameter_openapi_schema=parameter_schema(wanted.flow).model_dump_for_openapi(),
+    changes = [_change(one, there.get(one.name)) for one in sorted(wanted, key=lambda one: one.name)]
+    names = {one.name for one in wanted}
+    gone = [
+        Change(kind="delete", what="deployment", name=name, old=_form_there(found), existing=str(found["id"]))
+        for name, found in sorted(there.items())
+        if name not in names and tag in found["tags"]
+    ]
+    return changes, gone
+
+
+def parameter_schemas(wanted: Sequence[Wanted]) -> dict[str, dict[str, Any]]:
+    """The parameter schema of each deployment."""
+    return {one.name: _schema(one) for one in wanted}
+
+
+async def apply_deployment(client: PrefectClient, change: Change, wanted: Sequence[Wanted]) -> None:
+    """Make one change of a deployment. Raises ServerChanged, having written nothing, where another did meanwhile."""
+    try:
+        flow, _, deployment = change.name.partition("/")
+        response = await client.request(
+            "GET",
+            "/deployments/name/{flow_name}/{deployment_name}",
+            path_params={"flow_name": flow, "deployment_name": deployment},
         )
-        done.append((wanted.name, "created" if there is None else "updated"))
-    return done
+        old: dict[str, Any] | None = _form_there(response.json())
+    except ObjectNotFound:
+        old = None
+    except HTTPStatusError as error:
+        if error.response.status_code != codes.NOT_FOUND:
+            raise
+        old = None
+    if old != change.old:
+        raise ServerChanged(f"deployment {change.name!r} was changed since the plan: look with `penstock plan`")
+    if change.kind == "delete":
+        await client.delete_deployment(UUID(change.existing))
+        return
+    (one,) = [one for one in wanted if one.name == change.name]
+    paused = set(change.old["paused_schedules"]) if change.old else set()
+    schedules = [
+        item.model_copy(update={"active": False}) if _key(item.schedule) in paused else item for item in one.schedules
+    ]
+    await client.create_deployment(
+        await client.create_flow_from_name(one.flow.name),
+        **one.fields,
+        schedules=schedules,
+        parameter_openapi_schema=_schema(one),
+    )
+
+
+async def apply_pool(client: PrefectClient, name: str, job_template: dict[str, Any]) -> None:
+    """Create the project's work pool. `job_template` is the worker's."""
+    pool = WorkPoolCreate(
+        name=name,
+        type=POOL_TYPE,
+        description=f"Runs of the penstock project {name}.",
+        base_job_template=job_template,
+    )
+    # The worker, which makes a pool it does not find, may be faster.
+    with suppress(ObjectAlreadyExists):
+        await client.create_work_pool(pool)
 
 
 def _alike(settings: Settings) -> dict[str, Any]:
@@ -134,35 +195,44 @@ def _alike(settings: Settings) -> dict[str, Any]:
     }
 
 
-async def _apply_pool(client: PrefectClient, name: str, job_template: dict[str, Any]) -> str:
-    try:
-        await client.read_work_pool(name)
-    except ObjectNotFound:
-        pool = WorkPoolCreate(
-            name=name,
-            type=POOL_TYPE,
-            description=f"Runs of the penstock project {name}.",
-            base_job_template=job_template,
-        )
-        try:
-            await client.create_work_pool(pool)
-        except ObjectAlreadyExists:
-            # The worker, which makes a pool it does not find, was faster.
-            return "unchanged"
-        return "created"
-    return "unchanged"
-
-
-def _same(there: Any, wanted: Wanted) -> bool:
-    fields = all(
-        sorted(there.tags) == value if field == "tags" else getattr(there, field) == value
-        for field, value in wanted.fields.items()
+def _change(wanted: Wanted, found: Mapping[str, Any] | None) -> Change:
+    old = _form_there(found) if found else None
+    # Pausing is an operator's.
+    new = {**_form(wanted), "paused_schedules": old["paused_schedules"] if old else []}
+    kind: Kind = "create" if old is None else "unchanged" if old == new else "update"
+    return Change(
+        kind=kind,
+        what="deployment",
+        name=wanted.name,
+        old=old,
+        new=new,
+        existing=str(found["id"]) if found else None,
     )
-    return fields and sorted(map(_key, there.schedules)) == sorted(map(_key, wanted.schedules))
 
 
-def _key(item: Any) -> str:
-    schedule = item.schedule
+def _form(wanted: Wanted) -> dict[str, Any]:
+    return {
+        **wanted.fields,
+        "schedules": sorted(_key(item.schedule) for item in wanted.schedules),
+        "parameter_openapi_schema": _schema(wanted),
+    }
+
+
+def _form_there(found: Mapping[str, Any]) -> dict[str, Any]:
+    schedules = [DeploymentSchedule.model_validate(item) for item in found["schedules"]]
+    return {
+        **{field: found[field] for field in _FIELDS},
+        "tags": sorted(found["tags"]),
+        "schedules": sorted(_key(item.schedule) for item in schedules),
+        "paused_schedules": sorted(_key(item.schedule) for item in schedules if not item.active),
+    }
+
+
+def _schema(wanted: Wanted) -> dict[str, Any]:
+    return dict(parameter_schema(wanted.flow).model_dump_for_openapi())
+
+
+def _key(schedule: Any) -> str:
     if isinstance(schedule, IntervalSchedule):
-        return f"every {schedule.interval / timedelta(seconds=1)}"
+        return f"every {schedule.interval / timedelta(seconds=1):g} s"
     return f"cron {schedule.cron}"

@@ -46,9 +46,11 @@ class PrefectApi:
     PrefectFailed, which is one, says that it answered with an error; PrefectRefused, that it always will.
     """
 
-    def __init__(self, url: str, auth: str, *, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self, url: str, auth: str, *, timeout: float = 10.0, transport: httpx.BaseTransport | None = None
+    ) -> None:
         headers = {"Authorization": "Basic " + base64.b64encode(auth.encode()).decode()} if auth else {}
-        self._client = httpx.Client(base_url=url, headers=headers, timeout=10.0, transport=transport)
+        self._client = httpx.Client(base_url=url, headers=headers, timeout=timeout, transport=transport)
 
     def post_events(self, found: Sequence[OutboxEvent]) -> None:
         """Emit events; returning means that the server took them."""
@@ -60,7 +62,7 @@ class PrefectApi:
         if found.status_code == httpx.codes.NOT_FOUND:
             return Reach(deployment=None, automation="none")
         answer = self._checked(found)
-        with _as_expected():
+        with as_expected():
             deployment_id = str(answer["id"])
             enabled = [
                 automation["enabled"]
@@ -82,7 +84,7 @@ class PrefectApi:
                 "state": {"type": "SCHEDULED", "message": reason},
             },
         )
-        with _as_expected():
+        with as_expected():
             return str(run["id"])
 
     def waiting(self, *, flow: str, deployment: str, now: datetime) -> int:
@@ -114,7 +116,7 @@ class PrefectApi:
                 },
             },
         )
-        with _as_expected():
+        with as_expected():
             return int(found)
 
     def _automations(self) -> list[dict[str, Any]]:
@@ -147,7 +149,8 @@ class PrefectApi:
 
 
 @contextmanager
-def _as_expected() -> Iterator[None]:
+def as_expected() -> Iterator[None]:
+    """An answer of another shape than is known is PrefectFailed."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError) as error:

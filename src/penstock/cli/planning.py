@@ -1,0 +1,155 @@
+"""Makes the plan of a project for its Prefect server, and carries it out; `plan`, `apply` and `up` share it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from penstock.errors import DeclarationError, NotRunning, PrefectRefused, PrefectUnavailable
+from penstock.plan import Change, Plan
+from penstock.settings import Settings
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+
+    from penstock.automations.define import Kind
+    from penstock.automations.forms import Names
+    from penstock.flows.deployments import Wanted
+
+_Result = TypeVar("_Result")
+_REFUSALS = frozenset({400, 403, 404, 409, 422})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned:
+    """A plan and what is needed to carry it out."""
+
+    plan: Plan
+    names: Names
+    wanted: Sequence[Wanted]
+
+
+def with_prefect(settings: Settings, work: Callable[[PrefectClient], Coroutine[Any, Any, _Result]]) -> _Result:
+    """What `work` returns, given a client of the project's Prefect server.
+
+    Raises NotRunning, PrefectUnavailable, and PrefectRefused for what the server does not take as it is.
+    """
+    from penstock.cli.prefect_processes import client_env
+
+    if not settings.prefect_api_url:
+        raise NotRunning("no Prefect server: set PENSTOCK_PREFECT_API_URL, or start one with `penstock up`")
+    # Prefect reads its settings when it is imported.
+    os.environ.update({name: value for name, value in client_env({}, settings).items() if name.startswith("PREFECT_")})
+
+    async def working() -> _Result:
+        async with _client() as client:
+            return await work(client)
+
+    return asyncio.run(working())
+
+
+@asynccontextmanager
+async def _client() -> AsyncIterator[PrefectClient]:
+    import httpx
+    from prefect.client.orchestration import get_client
+
+    try:
+        async with get_client() as client:
+            yield client
+    except httpx.HTTPStatusError as error:
+        kind = PrefectRefused if error.response.status_code in _REFUSALS else PrefectUnavailable
+        asked = f"{error.request.method} {error.request.url.path}"
+        raise kind(
+            f"Prefect's server answered {error.response.status_code} to {asked}: {error.response.text[:500]}"
+        ) from error
+    except httpx.HTTPError as error:
+        raise PrefectUnavailable(f"Prefect's server does not answer: {type(error).__name__}: {error}") from error
+
+
+async def make_plan(client: PrefectClient, settings: Settings, *, prune: bool = False) -> Planned:
+    """Compare what the project declares with what the server has. Writes nothing."""
+    from penstock.automations.compare import compare
+    from penstock.automations.define import owner_tag
+    from penstock.automations.forms import form_of, references, with_names
+    from penstock.automations.lint import lint
+    from penstock.automations.parameters import Accepts
+    from penstock.automations.server import read_server
+    from penstock.flows.deployments import all_wanted, parameter_schemas, plan_deployments
+    from penstock.project import load_project
+
+    project = load_project(settings.project_dir)
+    tag = owner_tag(settings.project)
+    forms = [form_of(automation, project=settings.project) for automation in project.automations]
+    server = await read_server(client, kinds={kind for form in forms for kind, _ in references(form)})
+    declared = [
+        (with_names(form, server.names), automation)
+        for form, automation in zip(forms, project.automations, strict=True)
+    ]
+    wanted = all_wanted(project.datasets, settings)
+    schemas = parameter_schemas(wanted)
+    deployments, gone = plan_deployments(wanted, server.deployments, tag=tag)
+    compared = compare(declared, server.automations, project=settings.project, prune=prune)
+    to_be: dict[Kind, list[str]] = {
+        "deployment": [one.name for one in wanted],
+        "work pool": [settings.project],
+        "automation": [form["name"] for form, _ in declared],
+    }
+    findings = lint(
+        declared,
+        names=server.names.knowing(to_be),
+        schemas={
+            **{name: Accepts.of(raw) for name, raw in server.deployments.items()},
+            **{one.name: Accepts(schema=schemas[one.name], given=one.fields["parameters"]) for one in wanted},
+        },
+        foreign={found.name for found in server.automations if tag not in found.tags},
+        files=project.declared_in,
+    )
+    pool = Change(
+        kind="unchanged" if server.names.id_of("work pool", settings.project) else "create",
+        what="work pool",
+        name=settings.project,
+    )
+    plan = Plan(
+        project=settings.project,
+        changes=[pool, *deployments, *compared.changes, *(gone if prune else ())],
+        findings=findings,
+        owned=compared.owned + sum(tag in found["tags"] for found in server.deployments.values()),
+        kept=[*compared.kept, *(() if prune else gone)],
+    )
+    return Planned(plan=plan, names=server.names, wanted=wanted)
+
+
+async def carry_out(client: PrefectClient, planned: Planned, *, say: Callable[[Change], None]) -> None:
+    """Make every change of the plan, in its order; `say` is told of each that was made.
+
+    What was made before an error stays: planned again, the rest is left to do. Raises ServerChanged.
+    """
+    from penstock.automations.apply import apply_change
+    from penstock.automations.server import read_names
+    from penstock.flows.deployments import apply_deployment, apply_pool
+    from penstock.worker import PenstockWorker
+
+    names, project = planned.names, planned.plan.project
+    stale = False
+    for change in planned.plan.to_do:
+        if change.what == "work pool":
+            await apply_pool(client, change.name, PenstockWorker.get_default_base_job_template())
+            stale = True
+        elif change.what == "deployment":
+            await apply_deployment(client, change, planned.wanted)
+            stale = True
+        else:
+            if stale:
+                names, stale = await read_names(client, names), False
+            names = await apply_change(client, change, names=names, project=project)
+        say(change)
+
+
+def refuse_errors(plan: Plan) -> None:
+    """Raise DeclarationError with everything that must be mended first."""
+    if plan.errors:
+        raise DeclarationError("\n".join(f"{found.rule}: {found.reason}" for found in plan.errors))

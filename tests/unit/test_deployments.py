@@ -1,0 +1,122 @@
+"""A project's deployments: what they are, and what the plan says of them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
+
+from penstock.declarations import Dataset
+from penstock.flows.deployments import (
+    Wanted,
+    all_wanted,
+    parameter_schemas,
+    plan_deployments,
+    wanted_deployment,
+    wanted_schedules,
+)
+from penstock.settings import Settings
+
+TAG = "penstock:shop"
+
+
+def test_wanted_schedules() -> None:
+    """The safety net is an interval, cron expressions, both or none."""
+    assert wanted_schedules(Dataset(name="sales")) == []
+    both = wanted_schedules(Dataset(name="sales", every=timedelta(minutes=15), cron=("0 3 * * *", "0 4 * * 1")))
+    assert [type(item.schedule) for item in both] == [IntervalSchedule, CronSchedule, CronSchedule]
+    assert [getattr(item.schedule, "cron", None) for item in both] == [None, "0 3 * * *", "0 4 * * 1"]
+    interval = both[0].schedule
+    assert isinstance(interval, IntervalSchedule)
+    assert interval.interval == timedelta(minutes=15)
+
+
+def test_retention_is_deployed_where_something_is_retained_for_a_time() -> None:
+    """Only a dataset with `retain_days` brings the deployment that removes what is too old, by its own schedule."""
+    settings = Settings(project="shop")
+    keeps, retains = Dataset(name="sales"), Dataset(name="logs", retain_days=30)
+    assert [wanted.name for wanted in all_wanted([keeps], settings)] == ["ingest/shop.sales", "verify/shop"]
+    assert [wanted.name for wanted in all_wanted([keeps, retains], settings)][-1] == "retain/shop"
+    (schedule,) = all_wanted([retains], settings)[-1].schedules
+    assert isinstance(schedule.schedule, IntervalSchedule)
+
+
+def test_wanted_deployment() -> None:
+    """A dataset's deployment goes by project and dataset, and starts from a module path."""
+    wanted = wanted_deployment(Dataset(name="sales"), Settings(project="shop")).fields
+    assert wanted["name"] == "shop.sales"
+    assert wanted["work_pool_name"] == "shop"
+    assert wanted["entrypoint"] == "penstock.flows.ingest.ingest"
+    assert wanted["parameters"] == {"dataset": "sales"}
+    assert wanted["tags"] == ["penstock:shop", "sales"]
+
+
+def on_server(wanted: Wanted, **changed: Any) -> dict[str, Any]:
+    """What the server answers for a deployment that was applied."""
+    schedules = [
+        {
+            "id": f"00000000-0000-4000-8000-{index:012}",
+            "active": True,
+            "schedule": item.schedule.model_dump(mode="json"),
+        }
+        for index, item in enumerate(wanted.schedules)
+    ]
+    return {
+        **wanted.fields,
+        "id": "one",
+        "tags": list(reversed(wanted.fields["tags"])),
+        "schedules": schedules,
+        "parameter_openapi_schema": parameter_schemas([wanted])[wanted.name],
+        "paused": False,
+        **changed,
+    }
+
+
+SALES = wanted_deployment(
+    Dataset(name="sales", every=timedelta(minutes=5), cron=("0 3 * * *",)), Settings(project="shop")
+)
+
+
+def test_what_is_not_there_is_created_and_what_is_equal_unchanged() -> None:
+    """Order and ids of what the server keeps are no difference."""
+    ((created,), _) = plan_deployments([SALES], {}, tag=TAG)
+    assert (created.kind, created.name) == ("create", "ingest/shop.sales")
+    ((unchanged,), gone) = plan_deployments([SALES], {SALES.name: on_server(SALES)}, tag=TAG)
+    assert (unchanged.kind, unchanged.differences, gone) == ("unchanged", [], [])
+
+
+@pytest.mark.parametrize(
+    ("changed", "path"),
+    [
+        ({"parameters": {"dataset": "other"}}, "parameters.dataset"),
+        ({"work_pool_name": "other"}, "work_pool_name"),
+        ({"schedules": []}, "schedules"),
+        ({"parameter_openapi_schema": {}}, "parameter_openapi_schema.properties"),
+        ({"tags": [TAG]}, "tags"),
+    ],
+)
+def test_a_difference_is_named(changed: dict[str, Any], path: str) -> None:
+    """Whatever differs from what is wanted is an update, with the path of what differs."""
+    ((change,), _) = plan_deployments([SALES], {SALES.name: on_server(SALES, **changed)}, tag=TAG)
+    assert change.kind == "update"
+    assert path in [difference.path for difference in change.differences]
+
+
+def test_a_paused_schedule_stays_paused() -> None:
+    """Pausing a schedule is an operator's decision and no difference."""
+    there = on_server(SALES)
+    there["schedules"][0]["active"] = False
+    ((change,), _) = plan_deployments([SALES], {SALES.name: there}, tag=TAG)
+    assert change.kind == "unchanged"
+    assert change.new is not None
+    assert change.new["paused_schedules"] == ["every 300 s"]
+
+
+def test_only_the_projects_own_can_go() -> None:
+    """What no declaration wants is named when it has the project's tag, and is nobody's business otherwise."""
+    old = on_server(SALES, name="shop.old")
+    other = on_server(SALES, name="shop2.sales", tags=["penstock:shop2"])
+    _, gone = plan_deployments([], {"ingest/shop.old": old, "ingest/shop2.sales": other, "x/y": {"tags": []}}, tag=TAG)
+    assert [(change.kind, change.name, change.existing) for change in gone] == [("delete", "ingest/shop.old", "one")]
