@@ -23,7 +23,7 @@ from tests.soak.plan import Who
 from tests.soak.processes import find
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 STORE_STOPPED_SECONDS = 20.0
 WAREHOUSE_HELD_SECONDS = 15.0

@@ -280,6 +280,77 @@ def test_a_server_that_changed_since_the_plan_is_left_alone(project: Project) ->
     assert project.there()[f"{project.name}: one"]["description"] == "by hand"
 
 
+def test_what_a_declared_automation_refers_to_is_not_pruned_away(project: Project) -> None:
+    """A deployment that goes is none for the lint, so that nothing is left that acts on what is gone."""
+    weather = project.folder / "flows" / "weather.py"
+    weather.write_text('from penstock import Dataset\n\nDATASET = Dataset(name="weather")\n')
+    runs = one().replace("DoNothing()", 'run_deployment("ingest/{project}.weather")')
+    project.declare(runs.replace("import Automation", "import Automation, run_deployment"))
+    project.apply()
+    weather.unlink()
+    assert project.plan().plan.errors == []
+    assert [found.rule for found in project.plan(prune=True).plan.errors] == ["unresolved"]
+
+
+def test_what_an_operator_gave_a_deployment_stays(project: Project) -> None:
+    """An update changes what the plan shows: a limit, a paused schedule and a queue are the operator's."""
+    (project.folder / "flows" / "sales.py").write_text(
+        "from datetime import timedelta\nfrom penstock import Dataset\n\n"
+        'DATASET = Dataset(name="sales", every=timedelta(hours=1), cron=("0 3 * * *",))\n'
+    )
+    project.declare("AUTOMATIONS = []\n")
+    project.apply()
+    name = f"/deployments/name/ingest/{project.name}.sales"
+    before = project.server.ask("GET", name)
+    (hourly,) = [found for found in before["schedules"] if "interval" in found["schedule"]]
+    project.server.patch(f"/deployments/{before['id']}", {"concurrency_limit": 3, "description": "by hand"})
+    project.server.patch(f"/deployments/{before['id']}/schedules/{hourly['id']}", {"active": False})
+    by_hand_too = {"schedule": {"rrule": "FREQ=DAILY", "timezone": "UTC"}, "active": True}
+    assert project.server.answer("POST", f"/deployments/{before['id']}/schedules", [by_hand_too]).is_success
+    planned = project.apply()
+    (change,) = planned.plan.to_do
+    assert [found.path for found in change.differences] == ["description", "schedules"]
+    now = project.server.ask("GET", name)
+    assert now["global_concurrency_limit"]["limit"] == 3
+    assert {found["id"]: found["active"] for found in now["schedules"]} == {
+        found["id"]: found["id"] != hourly["id"] for found in before["schedules"]
+    }
+    assert kinds(project.plan()) == []
+
+
+def test_a_namesake_of_somebody_else_is_left_alone_and_not_meant(project: Project) -> None:
+    """Beside the project's own a foreign one of that name blocks nothing, and no action by name acts on it."""
+    own = one().replace("DoNothing()", 'pause_automation("{project}: one")')
+    project.declare(own.replace("import Automation", "import Automation, pause_automation"))
+    project.apply()
+    (there,) = project.there().values()
+    foreign = project.server.ask("POST", "/automations/", {**by_hand(there), "tags": []})
+    assert (kinds(project.plan()), project.plan().plan.errors) == ([], [])
+    project.declare(own.replace("import Automation", "import Automation, pause_automation").replace("made.up", "other"))
+    project.apply()
+    (now,) = project.there().values()
+    assert now["actions"][0]["automation_id"] == there["id"]
+    assert project.server.ask("GET", f"/automations/{foreign['id']}")["updated"] == foreign["updated"]
+
+
+def test_an_answer_that_is_lost_makes_no_second_one(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefect's client sends a creation again when its answer is lost; one automation is left."""
+    project.declare(one())
+    lost: list[str] = []
+
+    def lose(request: httpx.Request) -> None:
+        if request.url.path.endswith("/automations/") and not lost:
+            lost.append(request.url.path)
+            raise httpx.ReadError("lost", request=request)
+
+    with sending(monkeypatch, lambda request: None, lose):
+        project.apply()
+    assert lost
+    found = project.server.ask("POST", "/automations/filter", {"limit": 200})
+    assert len([one for one in found if one["name"] == f"{project.name}: one"]) == 1
+    assert kinds(project.plan(prune=True)) == []
+
+
 class Cut(BaseException):
     """The process ends here."""
 
@@ -341,10 +412,13 @@ def test_the_commands(project: Project) -> None:
     assert stale.returncode == 1
     assert "is not what would be done now" in stale.stderr
     project.declare("AUTOMATIONS = []\n")
-    asks = project.cli("apply", "--prune")
+    asks = project.cli("apply", "--prune", "--force")
     assert (asks.returncode, "nobody to ask: give --yes" in asks.stderr) == (1, True)
     assert len(project.there()) == 1
-    assert project.cli("apply", "--prune", "--yes").returncode == 0
+    brakes = project.cli("apply", "--prune", "--yes")
+    assert (brakes.returncode, "more than 30%" in brakes.stderr) == (1, True)
+    assert len(project.there()) == 1
+    assert project.cli("apply", "--prune", "--yes", "--force").returncode == 0
     assert project.there() == {}
 
 

@@ -173,6 +173,43 @@ class TestForms:
         with pytest.raises(DeclarationError, match="does nothing"):
             Automation(name="x", trigger=EventTrigger(expect={"a"}), actions=[])
 
+    @pytest.mark.parametrize(
+        ("fields", "what"),
+        [
+            ({"actions": CancelFlowRun()}, "actions are a list"),
+            ({"actions": ["run it"]}, "'run it' is no action"),
+            ({"trigger": "made.up"}, "the trigger is a str"),
+            ({"tags": ["penstock:other"]}, "penstock's own"),
+            ({"tags": ["penstock.applied:1"]}, "penstock's own"),
+            ({"name": " "}, "needs a name"),
+        ],
+        ids=["no list", "no action", "no trigger", "owner", "applied", "no name"],
+    )
+    def test_what_is_no_automation_is_refused_where_it_is_declared(self, fields: Any, what: str) -> None:
+        """Each of these is a sentence and not a traceback."""
+        good: dict[str, Any] = {"name": "x", "trigger": EventTrigger(expect={"a"}), "actions": [CancelFlowRun()]}
+        with pytest.raises(DeclarationError, match=what):
+            Automation(**{**good, **fields})
+
+    def test_a_function_that_was_not_called_is_named(self) -> None:
+        """AUTOMATIONS may hold anything; what is no automation is named."""
+        with pytest.raises(DeclarationError, match="AUTOMATIONS holds on_arrival"):
+            form_of(on_arrival, project="shop")  # type: ignore[arg-type]
+        odd = Automation(name="x", trigger=EventTrigger(expect={"a"}), actions=[run_deployment("f/d", what=object())])
+        with pytest.raises(DeclarationError, match="'x': run-deployment"):
+            form(odd)
+
+    def test_jinjas_braces_are_left_alone(self) -> None:
+        """{project} is the project's name, and {{project}} is a template's own."""
+        told = notify("slack-webhook/ops", body="{project} {{project}} {{ event.id }}")
+        (action,) = form(Automation(name="x", trigger=EventTrigger(expect={"a"}), actions=[told]))["actions"]
+        assert action["body"] == "shop {{project}} {{ event.id }}"
+
+    def test_a_label_may_be_called_like_something_the_server_adds(self) -> None:
+        """What a trigger matches is an event's, so that an `id` in there is compared."""
+        one = Automation(name="x", trigger=EventTrigger(match={"id": "a"}), actions=[CancelFlowRun()])
+        assert form(one)["trigger"]["match"] == {"id": "a"}
+
 
 class TestCompare:
     """Declared against what the server has."""
@@ -239,8 +276,10 @@ class TestCompare:
         """Several of a name, or another project's, are errors that say which."""
         adopting = Automation(**{**vars(SALES), "adopt": True})
         twins = [on_server(SALES, number, tags=[]) for number in (1, 2)]
-        with pytest.raises(DeclarationError, match="several of that name: id 1, id 2"):
+        with pytest.raises(DeclarationError, match="says which: id 1, id 2"):
             compared([adopting], twins)
+        by_id = Automation(**{**vars(SALES), "adopt": "id 2"})
+        assert [existing for _, _, existing in compared([by_id], twins)] == ["id 2"]
         with pytest.raises(DeclarationError, match="belongs to the project shop2"):
             compared([adopting], [on_server(SALES, tags=["penstock:shop2"])])
 

@@ -12,6 +12,7 @@ from penstock.declarations import Dataset
 from penstock.flows.deployments import (
     Wanted,
     all_wanted,
+    foreign_deployments,
     parameter_schemas,
     plan_deployments,
     wanted_deployment,
@@ -120,3 +121,31 @@ def test_only_the_projects_own_can_go() -> None:
     other = on_server(SALES, name="shop2.sales", tags=["penstock:shop2"])
     _, gone = plan_deployments([], {"ingest/shop.old": old, "ingest/shop2.sales": other, "x/y": {"tags": []}}, tag=TAG)
     assert [(change.kind, change.name, change.existing) for change in gone] == [("delete", "ingest/shop.old", "one")]
+
+
+def test_a_schedule_of_any_kind_is_told() -> None:
+    """A schedule that somebody made by hand is a difference, also by its time zone."""
+    for by_hand in ({"rrule": "FREQ=DAILY", "timezone": "UTC"}, {"cron": "0 3 * * *", "timezone": "Europe/Berlin"}):
+        there = on_server(SALES)
+        there["schedules"][1]["schedule"] = by_hand
+        ((change,), _) = plan_deployments([SALES], {SALES.name: there}, tag=TAG)
+        assert [difference.path for difference in change.differences] == ["schedules"]
+
+
+def test_all_paused_stays_paused_when_it_is_scheduled_otherwise() -> None:
+    """Where an operator paused every schedule, a new one begins paused."""
+    there = on_server(SALES)
+    for found in there["schedules"]:
+        found["active"] = False
+    otherwise = wanted_deployment(Dataset(name="sales", every=timedelta(hours=1)), Settings(project="shop"))
+    ((change,), _) = plan_deployments([otherwise], {SALES.name: there}, tag=TAG)
+    assert change.new is not None
+    assert change.new["paused_schedules"] == ["every 3600 s"]
+
+
+def test_somebody_elses_deployment_is_not_overwritten() -> None:
+    """A deployment of that name without the project's tag is an error."""
+    there = {SALES.name: on_server(SALES, tags=["theirs"])}
+    (found,) = foreign_deployments([SALES], there, tag=TAG)
+    assert (found.severity, found.name) == ("error", "ingest/shop.sales")
+    assert foreign_deployments([SALES], {SALES.name: on_server(SALES)}, tag=TAG) == []

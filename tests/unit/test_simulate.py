@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 from datetime import datetime, timedelta
@@ -128,9 +130,13 @@ def test_an_automation_that_another_pauses_fires_no_more() -> None:
 def test_what_a_server_would_refuse_names_the_automation() -> None:
     """The engine goes on with the next question."""
     bad = form_of(told(on("prefect.flow-run.*"), run_deployment("a/b")), project="test")
-    with pytest.raises(DeclarationError, match=r"automation 'told': .*infinite loop"):
-        simulate([bad], [], now=BEGIN)
-    assert fires(told(LOADED), [loaded("sales")])
+    good = form_of(told(LOADED, name="good"), project="test")
+    refused, fired = simulate([bad, good], [as_event(loaded("sales"))], now=BEGIN).automations
+    assert re.search(r"automation 'told': .*infinite loop", refused.refused)
+    assert [reason.condition for reason in refused.why_not] == ["refused"]
+    assert (fired.refused, fired.fires) == ("", True)
+    with pytest.raises(DeclarationError, match="infinite loop"):
+        fires(told(on("prefect.flow-run.*"), run_deployment("a/b")), [])
 
 
 def test_counts_are_told() -> None:

@@ -73,7 +73,7 @@ def test_it_says_what_fires_with_what_and_what_does_not(project: Path) -> None:
     assert "body='3 rows'" in done.stdout
     assert "missed  does not fire" in done.stdout
     assert "the expected event came" in done.stdout
-    assert "1 of 2 automations fire, once; 1 events" in done.stdout
+    assert "1 of 2 automations fires, once; 1 event," in done.stdout
 
 
 def test_until_answers_what_waits_for_nothing(project: Path) -> None:

@@ -5,6 +5,7 @@ What is equal is not written: a PUT gives the triggers new ids and so forgets th
 
 from __future__ import annotations
 
+from httpx import HTTPStatusError, codes
 from prefect.client.orchestration import PrefectClient
 
 from penstock.automations.compare import bare, marked, owner
@@ -28,7 +29,7 @@ async def apply_change(client: PrefectClient, change: Change, *, names: Names, p
     if not found or not _as_planned(found[0], change):
         raise ServerChanged(f"automation {change.name!r} was changed since the plan: look with `penstock plan`")
     if change.kind == "delete":
-        await ask(client, "DELETE", f"/automations/{change.existing}")
+        await _delete(client, change.existing)
         return names
     assert change.new is not None
     enabled = change.new.get("enabled", found[0].enabled)
@@ -50,10 +51,24 @@ async def _create(client: PrefectClient, change: Change, names: Names, project: 
     # One that acts on itself has no id to refer to yet.
     known = names.having("automation", change.name, stand_in("automation", change.name)) if own else names
     made = await ask(client, "POST", "/automations/", with_ids(form, known))
-    names = names.having("automation", change.name, made["id"])
+    # Prefect's client sends again what was not answered, and somebody else may have applied at the same moment.
+    there = await read_named(client, change.name, names)
+    mine = sorted((one for one in there if owner_tag(project) in one.tags), key=lambda one: (one.created, one.id))
+    for twin in mine[1:]:
+        await _delete(client, twin.id)
+    made_id = mine[0].id if mine else made["id"]
+    names = names.having("automation", change.name, made_id)
     if own:
-        await ask(client, "PUT", f"/automations/{made['id']}", with_ids(form, names))
+        await ask(client, "PUT", f"/automations/{made_id}", with_ids(form, names))
     return names
+
+
+async def _delete(client: PrefectClient, found_id: str | None) -> None:
+    try:
+        await ask(client, "DELETE", f"/automations/{found_id}")
+    except HTTPStatusError as error:
+        if error.response.status_code != codes.NOT_FOUND:
+            raise
 
 
 def _as_planned(found: ServerAutomation, change: Change) -> bool:

@@ -12,14 +12,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from penstock.automations.define import Automation, owner_tag
+from penstock.automations.define import APPLIED_PREFIX, OWNER_PREFIX, Automation, owner_tag
 from penstock.automations.forms import Form, references
 from penstock.automations.server import ServerAutomation
 from penstock.errors import DeclarationError
 from penstock.plan import Change
 
-OWNER_PREFIX = "penstock:"
-APPLIED_PREFIX = "penstock.applied:"
+
+class SameName(DeclarationError):
+    """Two declared automations have one name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,11 @@ def compare(
         kept=() if prune else deletes,
         owned=sum(tag in found.tags for found in there),
     )
+
+
+def foreign_names(there: Sequence[ServerAutomation], tag: str) -> set[str]:
+    """The names that only others than the project have."""
+    return {one.name for one in there} - {one.name for one in there if tag in one.tags}
 
 
 def bare(form: Form) -> Form:
@@ -115,19 +121,22 @@ def _referred(change: Change) -> set[str]:
 def _refuse_same_names(names: Sequence[str]) -> None:
     for name, count in Counter(names).items():
         if count > 1:
-            raise DeclarationError(f"two automations are named {name!r}: give one of them another name")
+            raise SameName(f"two automations are named {name!r}: give one of them another name")
 
 
 def _adopted(name: str, automation: Automation, there: Sequence[ServerAutomation]) -> ServerAutomation | None:
     if not automation.adopt:
         return None
-    found = [one for one in there if one.name == name]
+    found = [one for one in there if one.name == name and automation.adopt in (True, one.id)]
     others = sorted({project for one in found if (project := owner(one.tags))})
     if others:
         raise DeclarationError(f"automation {name!r} cannot be adopted: it belongs to the project {', '.join(others)}")
     if len(found) > 1:
         ids = ", ".join(one.id for one in found)
-        raise DeclarationError(f"automation {name!r} cannot be adopted: the server has several of that name: {ids}")
+        raise DeclarationError(
+            f"automation {name!r} cannot be adopted: the server has several of that name; adopt='…' with an id says "
+            f"which: {ids}"
+        )
     return found[0] if found else None
 
 

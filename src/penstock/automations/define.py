@@ -12,12 +12,15 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
 
-from prefect.events.actions import ActionTypes
-from prefect.events.schemas.automations import TriggerTypes
+from prefect.events.actions import Action, ActionTypes
+from prefect.events.schemas.automations import Trigger, TriggerTypes
 
 from penstock.errors import DeclarationError
 
 PROJECT = "{project}"
+# How the tags begin that tell whose an automation is, and what was applied last.
+OWNER_PREFIX = "penstock:"
+APPLIED_PREFIX = "penstock.applied:"
 # Not within Jinja's own braces.
 _PROJECT = re.compile(r"(?<!\{)\{project\}(?!\})")
 
@@ -57,7 +60,8 @@ class Automation:
     """When these events, then these actions.
 
     `enabled` None leaves that to whoever operates the server: a new one is enabled, a paused one stays paused.
-    `adopt` takes over the automation of that name on the server which this project did not make.
+    `adopt` takes over the automation of that name on the server which this project did not make; with an id, that one
+    of several. It is owned from its first change on: while it is as declared nothing is written.
     `allow` names rules of the lint that this automation may break.
     """
 
@@ -69,7 +73,7 @@ class Automation:
     description: str = ""
     tags: Sequence[str] = ()
     enabled: bool | None = None
-    adopt: bool = False
+    adopt: bool | str = False
     allow: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -77,6 +81,17 @@ class Automation:
             raise DeclarationError("an automation needs a name: by it the one on the server is found again")
         if not self.actions and not self.actions_on_trigger and not self.actions_on_resolve:
             raise DeclarationError(f"automation {self.name!r} does nothing: give it actions")
+        if not isinstance(self.trigger, Trigger):
+            raise DeclarationError(f"automation {self.name!r}: the trigger is a {type(self.trigger).__name__}")
+        for actions in (self.actions, self.actions_on_trigger, self.actions_on_resolve):
+            if not isinstance(actions, list | tuple):
+                raise DeclarationError(f"automation {self.name!r}: actions are a list, not a {type(actions).__name__}")
+            for action in actions:
+                if not isinstance(action, Action | ByName):
+                    raise DeclarationError(f"automation {self.name!r}: {action!r} is no action of Prefect's")
+        for tag in self.tags:
+            if tag.startswith((OWNER_PREFIX, APPLIED_PREFIX)):
+                raise DeclarationError(f"automation {self.name!r}: tags that begin as {tag!r} does are penstock's own")
 
 
 def run_deployment(deployment: str, **parameters: Any) -> ByName:
@@ -157,4 +172,4 @@ def with_project(text: str, project: str) -> str:
 
 def owner_tag(project: str) -> str:
     """The tag by which penstock knows its own automations among others on the server."""
-    return f"penstock:{project}"
+    return OWNER_PREFIX + project

@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400}
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|m|h|d)")
 _ID = "prefect.resource.id"
 _ROLE = "prefect.resource.role"
+_MOST_TIMES = 100_000
+_DIGITS = 8
 
 
 def span(text: str) -> timedelta:
@@ -35,13 +38,16 @@ def span(text: str) -> timedelta:
     found = _SPAN.findall(text)
     if not found or "".join(number + unit for number, unit in found) != text.replace(" ", ""):
         raise ValueError(f"{text!r} is no length of time: write it like 90s, 10m, 6h or 2d")
-    return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in found))
+    try:
+        return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in found))
+    except OverflowError:
+        raise ValueError(f"{text!r} is longer than any calendar") from None
 
 
 def from_lines(path: Path) -> list[Event]:
     """The events of a file, one in Prefect's JSON to a line. Raises DeclarationError naming the file and the line."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DeclarationError(f"{path}: {error}") from error
     return [_line(line, where=f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
@@ -59,7 +65,10 @@ def described(texts: Sequence[str], *, project: str, begin: datetime) -> list[Ev
     for text in texts:
         read = _Described(text, project)
         for index in range(read.times):
-            at += read.offset if index == 0 or read.times > 1 else timedelta(0)
+            try:
+                at += read.offset if index == 0 or read.times > 1 else timedelta(0)
+            except OverflowError:
+                raise DeclarationError(f"event {text!r}: it is beyond the end of all calendars") from None
             found.append(read.event(at))
     return found
 
@@ -85,6 +94,13 @@ class _Described:
             self._take(word)
         if self._name in _OWN and not self._subject and _ID not in self._labels:
             raise self._wrong(text, f"{self._name} needs a dataset, such as: {words[0]} sales")
+        if "." not in self._name and self._name not in _OWN and _ID not in self._labels:
+            near = get_close_matches(self._name, _SHORT, n=1)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            short = ", ".join(sorted(_SHORT))
+            raise self._wrong(
+                text, f"{self._name} is none of the short names ({short}){meant or ";"} any other event needs resource=ID"
+            )
         if self._name not in _OWN and _ID not in self._labels:
             raise self._wrong(text, f"{self._name} needs a resource, such as: {words[0]} resource=my.thing.1")
 
@@ -127,7 +143,9 @@ class _Described:
             except ValueError as error:
                 raise self._wrong(self._text, str(error)) from error
         elif re.fullmatch(r"x\d+", word):
-            self.times = int(word[1:])
+            self.times = int(word[1:]) if len(word) <= _DIGITS else _MOST_TIMES + 1
+            if not 0 < self.times <= _MOST_TIMES:
+                raise self._wrong(self._text, f"{word!r} is not between x1 and x{_MOST_TIMES}")
         elif self._subject or self._name not in _OWN:
             raise self._wrong(self._text, f"{word!r} is neither NAME=VALUE, nor +10m, nor x3")
         else:
@@ -143,8 +161,13 @@ def _line(line: str, *, where: str) -> Event:
         found = json.loads(line)
     except json.JSONDecodeError as error:
         raise DeclarationError(f"{where}: no JSON: {error.msg} at column {error.colno}") from None
-    if not isinstance(found, dict) or "occurred" not in found:
+    if not isinstance(found, dict):
         raise DeclarationError(f"{where}: an event is an object with `occurred`, `event` and `resource`")
+    if missing := [f"`{name}`" for name in ("occurred", "event", "resource") if name not in found]:
+        raise DeclarationError(
+            f"{where}: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing: "
+            "an event is an object with `occurred`, `event` and `resource`"
+        )
     return as_event(found, where=where)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -97,24 +98,44 @@ class Nearest:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Paused:
+    """Which automation paused another (the last time), when, and when one resumed it."""
+
+    by: str
+    at: datetime
+    end: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What one automation did: when it fired; when each of its triggers did; what is counted at the end.
 
-    `nearest` is there for one that did not fire.
+    `nearest` is there for one that did not fire. `refused` says why Prefect's server would not take the automation,
+    and then nothing else is told.
     """
 
-    firings: tuple[Firing, ...]
+    firings: tuple[Firing, ...] = ()
     parts: tuple[Firing, ...] = ()
     counts: tuple[Count, ...] = ()
     nearest: tuple[Nearest, ...] = ()
+    refused: str = ""
+    paused: Paused | None = None
+    # Events that wait for the one that they follow.
+    waiting: tuple[str, ...] = ()
+    # Events that firings caused, with what names them.
+    caused: tuple[Event, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """An outcome for each form, in their order. `endless`: firings went on causing firings and were stopped."""
+    """An outcome for each form, in their order. `endless`: firings went on causing firings and were stopped.
+
+    `stopped` is up to when it was looked, where what waits for nothing to happen was due too often to go on.
+    """
 
     outcomes: tuple[Outcome, ...]
     endless: bool = False
+    stopped: datetime | None = None
 
 
 class Engine:
@@ -124,13 +145,13 @@ class Engine:
         self._ui_url = ui_url
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
-        self._home: tempfile.TemporaryDirectory[str] | None = None
+        self._home: Path | None = None
         self._owner = 0
 
     def ask(self, forms: Sequence[Form], events: Sequence[Event], *, start: datetime, until: datetime) -> Answer:
         """What these automations do of these events (in the order in which they are received) from `start` to `until`.
 
-        Raises DeclarationError for an automation that Prefect's server would refuse.
+        Raises DeclarationError for an event that Prefect's server would refuse.
         """
         request = {
             "automations": _with_ids(forms),
@@ -145,7 +166,8 @@ class Engine:
         if "failed" in told:
             raise PenstockError(f"Prefect's evaluation failed: {told['failed']}")
         outcomes = tuple(_outcome(form, one) for form, one in zip(forms, told["automations"], strict=True))
-        return Answer(outcomes=outcomes, endless=told["endless"])
+        stopped = told["stopped"]
+        return Answer(outcomes=outcomes, endless=told["endless"], stopped=_moment(stopped) if stopped else None)
 
     def close(self) -> None:
         """End the process."""
@@ -163,7 +185,7 @@ class Engine:
         finally:
             process.stdout.close()
             if self._home is not None:
-                self._home.cleanup()
+                shutil.rmtree(self._home, ignore_errors=True)
 
     def _exchange(self, line: str) -> Any:
         stdin, stdout = self._pipes()
@@ -177,7 +199,8 @@ class Engine:
             # The answer to this question, which nobody waits for any more, must not answer the next one.
             self.close()
             raise
-        if not answer:
+        # One that ends in the middle of its answer has not answered.
+        if not answer.endswith("\n"):
             said = self._said()
             self.close()
             raise PenstockError(f"the simulation's process ended: {said or 'it said nothing'}")
@@ -192,12 +215,12 @@ class Engine:
         return self._process.stdin, self._process.stdout
 
     def _start(self) -> None:
-        self._home = tempfile.TemporaryDirectory(prefix="penstock-simulate-")
-        home = Path(self._home.name)
+        # Removed by this process or, where it cannot any more, by the other; by no fork of this one.
+        self._home = home = Path(tempfile.mkdtemp(prefix="penstock-simulate-"))
         with (home / "said").open("wb") as said:
             self._process = subprocess.Popen(
                 # -P: this folder's modules must not hide others of their names.
-                [sys.executable, "-P", str(_CODE)],
+                [sys.executable, "-P", str(_CODE), str(os.getpid()), str(home)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=said,
@@ -212,7 +235,11 @@ class Engine:
 
     def _said(self) -> str:
         assert self._home is not None
-        lines = (Path(self._home.name) / "said").read_text(errors="replace").strip().splitlines()
+        try:
+            lines = (self._home / "said").read_text(errors="replace").strip().splitlines()
+        except FileNotFoundError:
+            # It was told to end, and took its folder with it.
+            return ""
         return lines[-1] if lines else ""
 
 
@@ -257,7 +284,19 @@ def _with_ids(forms: Sequence[Form]) -> list[Form]:
 
 
 def _outcome(form: Form, told: Mapping[str, Any]) -> Outcome:
+    if "refused" in told:
+        return Outcome(refused=told["refused"])
+    paused = told["paused"]
     return Outcome(
+        paused=Paused(
+            by=paused["by"],
+            at=_moment(paused["at"]),
+            end=_moment(paused["end"]) if "end" in paused else None,
+        )
+        if paused
+        else None,
+        waiting=tuple(told["waiting"]),
+        caused=tuple(told["caused"]),
         firings=tuple(_firing(form, one) for one in told["firings"]),
         parts=tuple(_firing(form, one) for one in told["parts"]),
         counts=tuple(

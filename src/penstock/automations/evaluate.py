@@ -10,8 +10,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import queue
+import select
+import shutil
+import signal
 import sys
+import threading
 import traceback
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
@@ -58,6 +64,10 @@ _MOST_CAUSED = 1000
 # So many of the events that came nearest to each trigger are told of.
 _MOST_LOOKS = 20
 _MOST_COUNTED = 1000
+# One takes about as long as an event: a trigger of 10 s over days would be computed for an hour without a word.
+_MOST_PROACTIVE = 2000
+# How often to look whether whoever asks still lives.
+_LOOK_SECONDS = 1.0
 _TABLES = ("automation", "automation_bucket", "composite_trigger_child_firing")
 _PAUSES = {"pause-automation": False, "resume-automation": True}
 
@@ -68,6 +78,10 @@ class _NeedsServer(Exception):
 
 class _Refused(Exception):
     """Prefect's server would not take this."""
+
+
+class _TooMuch(Exception):
+    """What waits for nothing to happen was looked at too often to go on."""
 
 
 class _Fired:
@@ -119,8 +133,14 @@ class _World:
         self.fired: list[_Fired] = []
         self.actions: dict[UUID, list[TriggeredAction]] = {}
         self.caused: list[ReceivedEvent] = []
+        # The caused ones, as they were taken.
+        self.taken: list[ReceivedEvent] = []
+        # Automations that another one paused, the last time: by which, when, and until when.
+        self.paused_by: dict[UUID, dict[str, str]] = {}
         self.to_pause: list[TriggeredAction] = []
         self.asked_for: list[str] = []
+        self._causes: Counter[UUID] = Counter()
+        self._looked = 0
         self._ticked: datetime | None = None
         self._evaluated_at: datetime | None = None
 
@@ -130,6 +150,7 @@ class _World:
         fire = triggers.fire
 
         async def recorded(session: Any, firing: Firing) -> None:
+            firing.id = self._firing_id(firing)
             self.fired.append(_Fired(firing, self.clock.now))
             # A sequence goes by when its parts fired: no two do so at one moment.
             self.clock.go_to(self.clock.now + _INSTANT)
@@ -149,8 +170,26 @@ class _World:
     async def simulate(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Answer one request: what each automation does of these events."""
         start, until = (datetime.fromisoformat(request[name]) for name in ("start", "until"))
-        await self._load(request["automations"], start)
+        read = [_automation_or_why(form) for form in request["automations"]]
+        await self._load([one for one in read if isinstance(one, Automation)], start)
         events = [_received(event) for event in request["events"]]
+        stopped: datetime | None = None
+        try:
+            endless = await self._events(events, start, until)
+        except _TooMuch:
+            endless, stopped = False, self.clock.now
+            events = [event for event in events if event.received <= stopped]
+        return {
+            "endless": endless,
+            "stopped": stopped.isoformat() if stopped else None,
+            "automations": [
+                {"refused": one} if isinstance(one, str) else await self._told(one, [*events, *self.taken])
+                for one in read
+            ],
+        }
+
+    async def _events(self, events: Sequence[ReceivedEvent], start: datetime, until: datetime) -> bool:
+        """Take the events, and evaluate what waits for none between them; whether firings do not end."""
         known = {event.id for event in events}
         endless = await self._proactive(start)
         for event in events:
@@ -163,15 +202,16 @@ class _World:
                     event.model_copy(update={"id": event.follows})
                 )
             endless = await self._take(event) or endless
-        endless = await self._proactive(until) or endless
-        return {"endless": endless, "automations": [await self._told(one, events) for one in self.automations]}
+        return await self._proactive(until) or endless
 
-    async def _load(self, forms: Sequence[Mapping[str, Any]], start: datetime) -> None:
+    async def _load(self, automations: Sequence[Automation], start: datetime) -> None:
         database = provide_database_interface()
         self.fired, self.caused, self.to_pause = [], [], []
-        self.actions = {}
+        self.taken = []
+        self.actions, self.paused_by = {}, {}
+        self._causes, self._looked = Counter(), 0
         self._ticked = self._evaluated_at = None
-        self.automations = [_automation(form) for form in forms]
+        self.automations = [*automations]
         await triggers.reset()
         ordering: Any = get_triggers_causal_ordering()
         ordering.clear()
@@ -202,7 +242,9 @@ class _World:
             caused, self.caused = self.caused, []
             for event in caused:
                 self.clock.go_to(self.clock.now + _INSTANT)
-                await _unless_early(event.model_copy(update={"received": self.clock.now}))
+                received = event.model_copy(update={"received": self.clock.now})
+                self.taken.append(received)
+                await _unless_early(received)
             taken += len(caused)
             if taken > _MOST_CAUSED:
                 break
@@ -218,6 +260,10 @@ class _World:
                 found = await triggered.action.automation_id_to_use(triggered)  # type: ignore[union-attr]
             except ActionFailed:
                 continue
+            if not _PAUSES[triggered.action.type]:
+                self.paused_by[found] = {"by": triggered.automation.name, "at": self.clock.now.isoformat()}
+            elif found in self.paused_by:
+                self.paused_by[found].setdefault("end", self.clock.now.isoformat())
             changed = (
                 sqlalchemy.update(database.Automation)
                 .where(database.Automation.id == found)
@@ -237,7 +283,11 @@ class _World:
             # Prefect counts the events' clock in floats: what is due and was not quite, is due again in a moment.
             self.clock.go_to(max(due, self.clock.now + _STEP) if self._evaluated_at == self.clock.now else due)
             await self._tick(lost=True)
+            if self._looked >= _MOST_PROACTIVE:
+                raise _TooMuch
+            fired = len(self.fired)
             await triggers.evaluate_proactive_triggers()
+            self._looked += max(1, len(self.fired) - fired)
             self._evaluated_at = self.clock.now
             for trigger in triggers.triggers.values():
                 if trigger.posture == Posture.Proactive and trigger.id not in triggers.next_proactive_runs:
@@ -261,7 +311,19 @@ class _World:
             await triggers.periodic_evaluation(self.clock.now)
 
     async def _publish(self, events: Iterable[ReceivedEvent]) -> None:
-        self.caused += events
+        """Take the events of the firing that was recorded last, under ids that are the same in every simulation."""
+        for event in events:
+            event.id = uuid5(self.fired[-1].firing.id, event.event)
+            self.caused.append(event)
+
+    def _firing_id(self, firing: Firing) -> UUID:
+        """Of what fires and why, so that two versions of the automations can be compared."""
+        event, trigger = firing.triggering_event, firing.trigger
+        cause = str(event.id) if event else self.clock.now.isoformat(timespec="seconds")
+        fired = trigger.automation.id if isinstance(trigger.parent, Automation) else trigger.id
+        found = uuid5(fired, json.dumps([cause, firing.triggering_labels], sort_keys=True))
+        self._causes[found] += 1
+        return uuid5(found, str(self._causes[found]))
 
     @asynccontextmanager
     async def _actions_publisher(self) -> AsyncIterator[Any]:
@@ -291,8 +353,12 @@ class _World:
             if fired.whole:
                 rendered = [await self._rendered(one) for one in self.actions.get(fired.firing.id, [])]
                 firings.append({**fired.told(), "actions": rendered})
+        waiting: dict[UUID, Any] = get_triggers_causal_ordering()._waitlist  # type: ignore[attr-defined]
         return {
             "firings": firings,
+            "paused": self.paused_by.get(automation.id),
+            "waiting": [str(event.id) for event in events if event.id in waiting],
+            "caused": [_named(event) for event in self.taken],
             "parts": [{"trigger": position[fired.firing.trigger.id], **fired.told()} for fired in own],
             "counts": await self._counts(automation, position),
             "looks": [] if firings else _looks(automation, position, events),
@@ -360,7 +426,7 @@ def _automation(form: Mapping[str, Any]) -> Automation:
     try:
         automation = Automation.model_validate(form)
     except ValidationError as error:
-        raise _Refused(f"automation {form['name']!r}: {_first(error)}") from error
+        raise _Refused(f"automation {form['name']!r}: {_first(error, form)}") from error
     for index, trigger in enumerate(automation.triggers()):
         # Prefect goes through what an event concerns in the order of these.
         trigger.id = uuid5(automation.id, str(index))
@@ -371,11 +437,40 @@ def _received(event: Mapping[str, Any]) -> ReceivedEvent:
     try:
         return ReceivedEvent.model_validate({**event, "received": event.get("received") or event["occurred"]})
     except ValidationError as error:
-        raise _Refused(f"event {event.get('id')}: {_first(error)}") from error
+        raise _Refused(f"event {event.get('id')}: {_first(error, event)}") from error
 
 
-def _first(error: ValidationError) -> str:
-    return str(error.errors()[0]["msg"])
+def _automation_or_why(form: Mapping[str, Any]) -> Automation | str:
+    try:
+        return _automation(form)
+    except _Refused as error:
+        return str(error)
+
+
+def _first(error: ValidationError, form: Mapping[str, Any]) -> str:
+    """What is wrong, and where: of the kinds of action or trigger, only the one that the form's `type` names."""
+    errors = error.errors()
+    others = [one["loc"][:-1] for one in errors if one["type"] == "literal_error" and one["loc"][-1:] == ("type",)]
+    own = [one for one in errors if not any(one["loc"][: len(other)] == other for other in others)]
+    found = (own or errors)[0]
+    # Between the fields, Prefect's models say which of a union they are.
+    places = [part for part in found["loc"] if isinstance(part, int) or (part.isidentifier() and part.islower())]
+    if not own:
+        return f"{_place(places, form)}: {found['input']!r} is none that Prefect knows"
+    return f"{_place(places, form)}{': ' if places else ''}{found['msg'].removeprefix('Value error, ')}"
+
+
+def _place(places: Sequence[int | str], form: Mapping[str, Any]) -> str:
+    if len(places) > 1 and str(places[0]).startswith("actions") and isinstance(places[1], int):
+        kind = form[str(places[0])][places[1]].get("type")
+        more = ".".join(str(part) for part in places[2:])
+        listed = "" if places[0] == "actions" else f" of {places[0]}"
+        return f"action {places[1] + 1} ({kind}){listed}{f', {more}' if more else ''}"
+    return ".".join(str(part) for part in places)
+
+
+def _named(event: ReceivedEvent) -> dict[str, Any]:
+    return event.model_dump(mode="json", include={"id", "occurred", "event", "resource", "related"})
 
 
 async def _unless_early(event: ReceivedEvent) -> None:
@@ -426,14 +521,46 @@ def _differing(wanted: ResourceSpecification, labels: Mapping[str, str]) -> list
     ]
 
 
-async def _serve() -> None:
+def _questions(parent: int, home: str) -> queue.Queue[str]:
+    """Lines of stdin, read aside: the process ends with whoever asks, also while it computes."""
+    found: queue.Queue[str] = queue.Queue()
+
+    def read() -> None:
+        while os.getppid() == parent:
+            # One question at a time: nothing more is in the buffer than the line.
+            if select.select([sys.stdin], [], [], _LOOK_SECONDS)[0]:
+                line = sys.stdin.readline()
+                if not line:
+                    break
+                found.put(line)
+        _end(home)
+
+    threading.Thread(target=read, daemon=True).start()
+    return found
+
+
+def _end(home: str) -> None:
+    """End at once, and leave nothing behind: nothing here is to be kept."""
+    shutil.rmtree(home, ignore_errors=True)
+    os._exit(0)
+
+
+async def _serve(parent: int, home: str) -> None:
+    # Who asks is told of it too, and says when to end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: _end(home))
+    questions = _questions(parent, home)
     # What anything else prints must not come between the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     world = _World()
     await world.open()
-    # No thread: the process has nothing else to do while it waits, and ends with whoever asked.
-    for line in sys.stdin:
+    while True:
+        # In pieces, so that a signal is heard at once on every system.
+        try:
+            line = questions.get(timeout=_LOOK_SECONDS)
+        except queue.Empty:
+            continue
         try:
             answer = await world.simulate(json.loads(line))
         except _Refused as error:
@@ -447,4 +574,4 @@ async def _serve() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve())
+    asyncio.run(_serve(int(sys.argv[1]), sys.argv[2]))

@@ -15,7 +15,7 @@ from penstock.automations.engine import Event, Firing, Look, Nearest, Outcome
 from penstock.automations.forms import Form
 
 Condition = Literal[
-    "enabled", "events", "name", "match", "related", "after", "threshold", "absence", "parts", "order", "unknown"
+    "refused", "enabled", "paused", "waiting", "events", "name", "match", "related", "after", "threshold", "absence", "parts", "order", "unknown"
 ]
 
 _MOST_NAMED = 4
@@ -40,11 +40,15 @@ def why_not(form: Form, outcome: Outcome, events: Sequence[Event], *, until: dat
     """
     if outcome.firings:
         return []
+    if outcome.refused:
+        return [Reason(condition="refused", text=f"Prefect's server would refuse this: {outcome.refused}")]
     if form.get("enabled") is False:
         return [Reason(condition="enabled", text="it is paused: `enabled` is False")]
-    told = _Told(outcome=outcome, events={str(event["id"]): event for event in events}, until=until)
+    # What firings caused is looked at like any other event.
+    seen = {str(event["id"]): event for event in [*events, *outcome.caused]}
+    told = _Told(outcome=outcome, events=seen, until=until)
     triggers = walk(form["trigger"])
-    return _of(0, triggers, told)
+    return _paused(triggers, told) or _waiting(told) or _of(0, triggers, told)
 
 
 def walk(trigger: Form) -> list[Form]:
@@ -70,6 +74,39 @@ class _Told:
 
     def at(self, look: Look) -> datetime:
         return datetime.fromisoformat(str(self.events[look.event]["occurred"]))
+
+
+def _paused(triggers: Sequence[Form], told: _Told) -> list[Reason]:
+    """Whether it was paused while it had something to fire on."""
+    paused = told.outcome.paused
+    if paused is None:
+        return []
+    end = paused.end or told.until
+    missed = [
+        look
+        for nearest in told.outcome.nearest
+        for look in nearest.best
+        if look.expects and nearest.rank == 4 and paused.at <= told.at(look) and told.at(look) <= end
+    ]
+    if not missed and all(trigger.get("posture") != "Proactive" for trigger in triggers):
+        return []
+    text = f"automation {paused.by!r} paused it at {_clock(paused.at)}"
+    text += f" until {_clock(paused.end)}" if paused.end else ""
+    text += f", and {told.name(missed[0])} came after" if missed else ""
+    return [Reason(condition="paused", text=text, event=missed[0].event if missed else None)]
+
+
+def _waiting(told: _Told) -> list[Reason]:
+    """Whether what it would fire on still waits for the event that it follows."""
+    for nearest in told.outcome.nearest:
+        for look in nearest.best:
+            if nearest.rank >= 3 and look.event in told.outcome.waiting:
+                text = (
+                    f"{told.name(look)} follows an event that did not come before it; Prefect's server waits "
+                    f"15 min for that, and it was looked at until {_clock(told.until)}"
+                )
+                return [Reason(condition="waiting", text=text, trigger=nearest.trigger, event=look.event)]
+    return []
 
 
 def _of(index: int, triggers: Sequence[Form], told: _Told) -> list[Reason]:

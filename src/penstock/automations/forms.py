@@ -6,7 +6,7 @@ A declared automation, one read from the server and one to be sent all pass thro
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -15,6 +15,7 @@ from uuid import UUID, uuid5
 from prefect.events.actions import Action, ActionTypes
 from prefect.events.schemas.automations import AutomationCore
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from penstock.automations.define import Automation, ByName, Kind, owner_tag, with_project
 from penstock.errors import DeclarationError
@@ -70,6 +71,14 @@ class Names:
         ids = {**self.ids, kind: {**self.ids.get(kind, {}), name: found_id}}
         return Names(ids=ids, names={**self.names, kind: {**self.names.get(kind, {}), found_id: name}})
 
+    def without(self, found_ids: Collection[str]) -> Names:
+        """These but for what has one of these ids."""
+        left: dict[Kind, list[tuple[str, str]]] = {
+            kind: [(name, found_id) for found_id, name in pairs.items() if found_id not in found_ids]
+            for kind, pairs in self.names.items()
+        }
+        return Names.of(left)
+
     def knowing(self, names: Mapping[Kind, Sequence[str]]) -> Names:
         """These and what is going to be: names without an id yet."""
         ids = {kind: {**dict.fromkeys(found, ""), **self.ids.get(kind, {})} for kind, found in names.items()}
@@ -90,6 +99,9 @@ def form_of(automation: Automation, *, project: str) -> Form:
 
     Without `enabled` where the declaration leaves that open.
     """
+    if not isinstance(automation, Automation):
+        what = getattr(automation, "__name__", type(automation).__name__)
+        raise DeclarationError(f"AUTOMATIONS holds {what}, which is no penstock.Automation; is it a function to call?")
     lists = {name: [_action(automation, action, project) for action in getattr(automation, name)] for name in ACTIONS}
     try:
         core = AutomationCore.model_validate(
@@ -103,6 +115,8 @@ def form_of(automation: Automation, *, project: str) -> Form:
         )
     except ValidationError as error:
         raise DeclarationError(f"automation {automation.name!r}: {_first(error)}") from error
+    except PydanticSerializationError as error:
+        raise DeclarationError(f"automation {automation.name!r}: {error}") from error
     form: Form = normalised({**core.model_dump(mode="json"), **lists})
     if automation.enabled is None:
         del form["enabled"]
@@ -167,9 +181,11 @@ def _action(automation: Automation, action: ActionTypes | ByName, project: str) 
         model = _ACTION_TYPES[action.type].model_validate(
             {**source, **action.fields, id_field: stand_in(action.kind, name)}
         )
+        found = _substituted_action(model.model_dump(mode="json"), project)
     except ValidationError as error:
         raise DeclarationError(f"automation {automation.name!r}: {action.type}: {_first(error)}") from error
-    found = _substituted_action(model.model_dump(mode="json"), project)
+    except PydanticSerializationError as error:
+        raise DeclarationError(f"automation {automation.name!r}: {action.type}: {error}") from error
     del found[id_field]
     return {**found, ID_FIELDS[id_field][1]: name}
 

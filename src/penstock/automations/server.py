@@ -6,14 +6,13 @@ Sources: `POST /api/{automations,deployments,flows,work_pools,work_queues,block_
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from prefect.client.orchestration import PrefectClient
 
-from penstock.automations.define import Kind
-from penstock.automations.forms import ACTIONS, ID_FIELDS, Form, Names, normalised, with_names
+from penstock.automations.forms import Form, Names, normalised, with_names
 
 _PAGE = 200
 # By age, so that one which is created meanwhile moves nothing over the edge of a page unseen.
@@ -34,53 +33,34 @@ class ServerAutomation:
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """What was read. `deployments` are the raw answers by `flow/deployment`, `pools` the names of work pools."""
+    """What was read. `deployments` are the raw answers by `flow/deployment`."""
 
     automations: Sequence[ServerAutomation] = ()
     names: Names = field(default_factory=Names)
     deployments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-async def read_server(client: PrefectClient, *, kinds: Collection[Kind] = ()) -> Server:
-    """Read automations, deployments, and the names of what else they refer to or is among `kinds`.
+async def read_server(client: PrefectClient, *, prefer: str = "") -> Server:
+    """Read automations, deployments, and the names of what automations can refer to.
 
+    Where several automations have one name, it means the one with the tag `prefer`, and then the oldest.
     Raises httpx.HTTPError.
     """
     raw = await _pages(client, "automations")
-    needed = {*kinds, *_kinds(raw), "work pool"}
+    raw.sort(key=lambda item: (prefer not in item["tags"], str(item["created"]), item["id"]))
     deployments = await _deployments(client)
-    found: dict[Kind, list[tuple[str, str]]] = {
-        "deployment": [(name, item["id"]) for name, item in deployments.items()],
-        "automation": sorted(((item["name"], item["id"]) for item in raw), key=lambda pair: pair[1]),
-        "work pool": [(item["name"], item["id"]) for item in await _pages(client, "work_pools")],
-    }
-    if "work queue" in needed:
-        queues = await _pages(client, "work_queues")
-        found["work queue"] = [(f"{item['work_pool_name']}/{item['name']}", item["id"]) for item in queues]
-    if "block" in needed:
-        blocks = await _pages(client, "block_documents", include_secrets=False)
-        found["block"] = [
-            (f"{item['block_type']['slug']}/{item['name']}", item["id"]) for item in blocks if item["name"]
-        ]
-    names = Names.of(found)
-    return Server(
-        automations=[as_read(item, names) for item in raw],
-        names=names,
-        deployments=deployments,
-    )
-
-
-async def read_names(client: PrefectClient, before: Names) -> Names:
-    """The names again, with the deployments and work pools that there are by now."""
-    deployments = await _deployments(client)
-    pools = await _pages(client, "work_pools")
-    now = Names.of(
+    queues = await _pages(client, "work_queues")
+    blocks = await _pages(client, "block_documents", include_secrets=False)
+    names = Names.of(
         {
             "deployment": [(name, item["id"]) for name, item in deployments.items()],
-            "work pool": [(item["name"], item["id"]) for item in pools],
+            "automation": [(item["name"], item["id"]) for item in raw],
+            "work pool": [(item["name"], item["id"]) for item in await _pages(client, "work_pools")],
+            "work queue": [(f"{item['work_pool_name']}/{item['name']}", item["id"]) for item in queues],
+            "block": [(f"{item['block_type']['slug']}/{item['name']}", item["id"]) for item in blocks if item["name"]],
         }
     )
-    return Names(ids={**before.ids, **now.ids}, names={**before.names, **now.names})
+    return Server(automations=[as_read(item, names) for item in raw], names=names, deployments=deployments)
 
 
 async def read_named(client: PrefectClient, name: str, names: Names) -> list[ServerAutomation]:
@@ -112,17 +92,6 @@ async def _deployments(client: PrefectClient) -> dict[str, dict[str, Any]]:
     flows = {item["id"]: item["name"] for item in await _pages(client, "flows")}
     found = await _pages(client, "deployments")
     return {f"{flows.get(item['flow_id'], '?')}/{item['name']}": item for item in found}
-
-
-def _kinds(raw: Sequence[Mapping[str, Any]]) -> set[Kind]:
-    return {
-        kind
-        for item in raw
-        for name in ACTIONS
-        for action in item.get(name) or ()
-        for id_field, (kind, _) in ID_FIELDS.items()
-        if action.get(id_field)
-    }
 
 
 async def _pages(client: PrefectClient, what: str, **body: Any) -> list[dict[str, Any]]:

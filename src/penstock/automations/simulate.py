@@ -35,6 +35,11 @@ class Simulated:
         """Whether it fired at least once."""
         return bool(self.outcome.firings)
 
+    @property
+    def refused(self) -> str:
+        """Why Prefect's server would not take it; empty where it would."""
+        return self.outcome.refused and f"Prefect's server would refuse this: {self.outcome.refused}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Simulation:
@@ -46,6 +51,8 @@ class Simulation:
     until: datetime
     # Firings went on causing firings, and were stopped.
     endless: bool = False
+    # What waits for nothing to happen was due too often: nothing after `until` was looked at, though it was asked for.
+    stopped: bool = False
 
     def event(self, found: str | None) -> Event | None:
         """The event of that id, if it is one of these: a firing's own events are not."""
@@ -88,6 +95,9 @@ def simulate(
     last = max(map(received, events), default=begin)
     end = until if isinstance(until, datetime) else last + (until or timedelta(0))
     answer = (asked or engine()).ask(forms, events, start=begin, until=end)
+    if answer.stopped:
+        end = answer.stopped
+        events = [event for event in events if received(event) <= end]
     automations = tuple(
         Simulated(
             name=form["name"],
@@ -97,7 +107,14 @@ def simulate(
         )
         for form, outcome in zip(forms, answer.outcomes, strict=True)
     )
-    return Simulation(automations=automations, events=tuple(events), start=begin, until=end, endless=answer.endless)
+    return Simulation(
+        automations=automations,
+        events=tuple(events),
+        start=begin,
+        until=end,
+        endless=answer.endless,
+        stopped=answer.stopped is not None,
+    )
 
 
 def compared(before: Simulation, after: Simulation) -> Compared:

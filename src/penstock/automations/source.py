@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from penstock.automations.compare import APPLIED_PREFIX, bare
-from penstock.automations.define import PROJECT, Automation, Kind, owner_tag, with_project
+from penstock.automations.compare import bare
+from penstock.automations.define import APPLIED_PREFIX, PROJECT, Automation, Kind, owner_tag, with_project
 from penstock.automations.forms import ACTIONS, ID_FIELDS, Form
 from penstock.automations.layout import Group, Node, Text, laid_out, listed, mapping, quoted
 from penstock.errors import DeclarationError
@@ -49,12 +49,12 @@ _OPERATORS = {"<": "LT", "<=": "LTE", ">": "GT", ">=": "GTE"}
 _UNITS = ("days", "hours", "minutes", "seconds", "milliseconds", "microseconds")
 
 
-def source_of(form: Form, *, project: str) -> str:
+def source_of(form: Form, *, project: str, adopt: str = "") -> str:
     """A file of `automations/` that declares the automation of this form, which has names.
 
     Raises DeclarationError for what no declaration can say, naming it.
     """
-    writer = _Writer(project=project, automation=form["name"])
+    writer = _Writer(project=project, automation=form["name"], adopt=adopt)
     body = laid_out("AUTOMATIONS = ", Group("[", "]", [("", writer.automation_of(form))], always=True))
     head = "\n\n".join(block for block in writer.import_blocks() if block)
     return f'"""Imported from the Prefect server."""\n\n{head}\n\n{body}\n'
@@ -88,6 +88,7 @@ def declared_in(source: str, *, filename: str) -> list[Automation]:
 class _Writer:
     project: str
     automation: str
+    adopt: str = ""
     imports: dict[str, set[str]] = field(default_factory=dict)
 
     def automation_of(self, form: Form) -> Group:
@@ -107,7 +108,7 @@ class _Writer:
         if form.get("enabled") is False:
             parts.append(("enabled=", "False"))
         if own not in form["tags"]:
-            parts.append(("adopt=", "True"))
+            parts.append(("adopt=", quoted(self.adopt) if self.adopt else "True"))
         return Group(f"{self._from('penstock', 'Automation')}(", ")", parts, always=True)
 
     def import_blocks(self) -> list[str]:

@@ -57,11 +57,11 @@ def apply(project_dir: Path, plan_file: Path | None, prune: bool, yes: bool, for
 
     With PLAN_FILE, made by `penstock plan --out`, exactly that plan or nothing.
     """
+    if plan_file and prune:
+        raise click.UsageError("A kept plan prunes or not as it was made; leave out --prune.")
     settings = load_settings(project_dir)
-    if settings.s3_endpoint:
-        prepare_store(settings)
     kept = _kept(plan_file) if plan_file else None
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     done: list[Change] = []
 
     def agree(plan: Plan) -> None:
@@ -74,7 +74,9 @@ def apply(project_dir: Path, plan_file: Path | None, prune: bool, yes: bool, for
                 f"{plan_file} is not what would be done now: the server or the code was changed since. "
                 "Look again: penstock plan"
             )
-        _ask(plan, yes=yes, force=force)
+        _ask(plan, yes=yes, force=force, quiet=as_json)
+        if settings.s3_endpoint:
+            prepare_store(settings)
 
     def say(change: Change) -> None:
         done.append(change)
@@ -97,7 +99,7 @@ def _kept(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path} is no plan: make one with `penstock plan --out {path}`") from None
 
 
-def _ask(plan: Plan, *, yes: bool, force: bool) -> None:
+def _ask(plan: Plan, *, yes: bool, force: bool, quiet: bool) -> None:
     deletes = plan.count("delete")
     if not deletes:
         return
@@ -108,6 +110,6 @@ def _ask(plan: Plan, *, yes: bool, force: bool) -> None:
         )
     if yes:
         return
-    if not sys.stdin.isatty():
+    if quiet or not sys.stdin.isatty():
         raise PenstockError(f"{deletes} would be deleted, and there is nobody to ask: give --yes")
     click.confirm(f"Delete {deletes}?", abort=True)

@@ -33,7 +33,7 @@ def automations(project_dir: Path, everyone: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([asdict(line) for line in shown], indent=2, default=str))
         return
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     if shown:
         console.print(_table(shown, settings.project))
     else:

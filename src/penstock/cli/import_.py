@@ -30,7 +30,7 @@ _NEAR = 5
 def import_(
     project_dir: Path, name: str | None, chosen: str | None, target: Path | None, to_stdout: bool, listing: bool
 ) -> None:
-    """Write the automation NAME, made by hand on the server, as code of this project, which then owns it."""
+    """Write the automation NAME, made by hand on the server, as code; it is this project's from its first change on."""
     if not listing and not name and not chosen:
         raise click.UsageError("Name an automation, or ask for those there are: penstock import --list")
     settings = load_settings(project_dir)
@@ -42,7 +42,8 @@ def import_(
             click.echo(f"{found.id}  {found.name}  ({_standing(found, settings.project)})")
         return
     found = choose(there, name, chosen, project=settings.project)
-    file, code = written(found, settings.project)
+    alone = sum(one.name == found.name for one in there) == 1
+    file, code = written(found, settings.project, alone=alone)
     if to_stdout:
         click.echo(code, nl=False)
         return
@@ -76,12 +77,12 @@ def choose(
     return found
 
 
-def written(found: ServerAutomation, project: str) -> tuple[str, str]:
+def written(found: ServerAutomation, project: str, *, alone: bool = True) -> tuple[str, str]:
     """The name of the file, and code that was seen to declare the very same. Raises DeclarationError."""
     from penstock.automations.forms import form_of
     from penstock.automations.source import declared_form, declared_in, file_name, source_of
 
-    code = source_of(found.form, project=project)
+    code = source_of(found.form, project=project, adopt="" if alone else found.id)
     (automation,) = declared_in(code, filename="automations/imported.py")
     if form_of(automation, project=project) != declared_form(found.form, project=project):
         raise DeclarationError(f"automation {found.name!r} cannot be said as code: it would come back as another")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 
 from penstock.cli.planning import make_plan, with_prefect
 from penstock.cli.show_plan import plan_facts, plan_lines
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, SettingsError
 from penstock.plan import Plan
 from penstock.settings import load_settings
 
@@ -32,11 +34,11 @@ def plan(project_dir: Path, prune: bool, out: Path | None, detailed_exitcode: bo
         click.echo(f"penstock: {error}", err=True)
         sys.exit(1)
     if out:
-        out.write_text(json.dumps({**plan_facts(made), "prune": prune}, indent=2, default=str))
+        _keep(out, {**plan_facts(made), "prune": prune})
     if as_json:
         click.echo(json.dumps(plan_facts(made), indent=2, default=str))
     else:
-        console = Console(highlight=False)
+        console = Console(highlight=False, emoji=False)
         for line in plan_lines(made):
             console.print(line, soft_wrap=True)
         click.echo(_next(made, prune=prune, out=out))
@@ -44,6 +46,15 @@ def plan(project_dir: Path, prune: bool, out: Path | None, detailed_exitcode: bo
         sys.exit(1)
     if detailed_exitcode and made.to_do:
         sys.exit(2)
+
+
+def _keep(out: Path, facts: dict[str, Any]) -> None:
+    try:
+        descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    except OSError as error:
+        raise SettingsError(f"the plan cannot be kept in {out}: {error.strerror}") from None
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(facts, file, indent=2, default=str)
 
 
 def planned_for(project_dir: Path, *, prune: bool) -> Plan:

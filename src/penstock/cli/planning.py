@@ -9,11 +9,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from penstock.errors import DeclarationError, NotRunning, PrefectRefused, PrefectUnavailable
+from penstock.errors import NotRunning, PenstockError, PrefectRefused, PrefectUnavailable
 from penstock.plan import Change, Plan
 from penstock.settings import Settings
 
 if TYPE_CHECKING:
+    import httpx
     from prefect.client.orchestration import PrefectClient
 
     from penstock.automations.define import Kind
@@ -42,12 +43,20 @@ def with_prefect(settings: Settings, work: Callable[[PrefectClient], Coroutine[A
 
     if not settings.prefect_api_url:
         raise NotRunning("no Prefect server: set PENSTOCK_PREFECT_API_URL, or start one with `penstock up`")
-    # Prefect reads its settings when it is imported.
-    os.environ.update({name: value for name, value in client_env({}, settings).items() if name.startswith("PREFECT_")})
+    env = {name: value for name, value in client_env({}, settings).items() if name.startswith("PREFECT_")}
+    # Else Prefect warns that it could not make it.
+    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (settings.home / "prefect").mkdir(exist_ok=True, mode=0o700)
+    # Prefect reads its settings when it is imported, which may have been before.
+    os.environ.update(env)
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+    server = {PREFECT_API_URL: env["PREFECT_API_URL"], PREFECT_API_AUTH_STRING: env["PREFECT_API_AUTH_STRING"] or None}
 
     async def working() -> _Result:
-        async with _client() as client:
-            return await work(client)
+        with temporary_settings(server):
+            async with _client() as client:
+                return await work(client)
 
     return asyncio.run(working())
 
@@ -64,27 +73,38 @@ async def _client() -> AsyncIterator[PrefectClient]:
         kind = PrefectRefused if error.response.status_code in _REFUSALS else PrefectUnavailable
         asked = f"{error.request.method} {error.request.url.path}"
         raise kind(
-            f"Prefect's server answered {error.response.status_code} to {asked}: {error.response.text[:500]}"
+            f"Prefect's server answered {error.response.status_code} to {asked}{_why(error.response)}"
         ) from error
     except httpx.HTTPError as error:
         raise PrefectUnavailable(f"Prefect's server does not answer: {type(error).__name__}: {error}") from error
 
 
+def _why(response: httpx.Response) -> str:
+    """What the server says is wrong; not the request, which it repeats and in which a secret may be."""
+    try:
+        found = response.json()
+    except ValueError:
+        return ""
+    if details := found.get("exception_detail"):
+        return ": " + "; ".join(f"{'.'.join(map(str, one.get('loc', ())))}: {one.get('msg')}" for one in details)
+    return f": {found['detail']}" if isinstance(found.get("detail"), str) else ""
+
+
 async def make_plan(client: PrefectClient, settings: Settings, *, prune: bool = False) -> Planned:
     """Compare what the project declares with what the server has. Writes nothing."""
-    from penstock.automations.compare import compare
+    from penstock.automations.compare import Compared, SameName, compare, foreign_names
     from penstock.automations.define import owner_tag
-    from penstock.automations.forms import form_of, references, with_names
+    from penstock.automations.forms import form_of, with_names
     from penstock.automations.lint import lint
     from penstock.automations.parameters import Accepts
     from penstock.automations.server import read_server
-    from penstock.flows.deployments import all_wanted, parameter_schemas, plan_deployments
+    from penstock.flows.deployments import all_wanted, foreign_deployments, parameter_schemas, plan_deployments
     from penstock.project import load_project
 
     project = load_project(settings.project_dir)
     tag = owner_tag(settings.project)
     forms = [form_of(automation, project=settings.project) for automation in project.automations]
-    server = await read_server(client, kinds={kind for form in forms for kind, _ in references(form)})
+    server = await read_server(client, prefer=tag)
     declared = [
         (with_names(form, server.names), automation)
         for form, automation in zip(forms, project.automations, strict=True)
@@ -92,22 +112,33 @@ async def make_plan(client: PrefectClient, settings: Settings, *, prune: bool = 
     wanted = all_wanted(project.datasets, settings)
     schemas = parameter_schemas(wanted)
     deployments, gone = plan_deployments(wanted, server.deployments, tag=tag)
-    compared = compare(declared, server.automations, project=settings.project, prune=prune)
+    try:
+        compared = compare(declared, server.automations, project=settings.project, prune=prune)
+    except SameName:
+        # The lint says which, and in which files.
+        compared = Compared(changes=(), kept=(), owned=0)
     to_be: dict[Kind, list[str]] = {
         "deployment": [one.name for one in wanted],
         "work pool": [settings.project],
+        "work queue": [f"{settings.project}/default"],
         "automation": [form["name"] for form, _ in declared],
+    }
+    going = {
+        change.existing
+        for change in (*compared.changes, *(gone if prune else ()))
+        if change.kind == "delete" and change.existing
     }
     findings = lint(
         declared,
-        names=server.names.knowing(to_be),
+        names=server.names.without(going).knowing(to_be),
         schemas={
-            **{name: Accepts.of(raw) for name, raw in server.deployments.items()},
+            **{name: Accepts.of(raw) for name, raw in server.deployments.items() if raw["id"] not in going},
             **{one.name: Accepts(schema=schemas[one.name], given=one.fields["parameters"]) for one in wanted},
         },
-        foreign={found.name for found in server.automations if tag not in found.tags},
+        foreign=foreign_names(server.automations, tag),
         files=project.declared_in,
     )
+    findings += foreign_deployments(wanted, server.deployments, tag=tag)
     pool = Change(
         kind="unchanged" if server.names.id_of("work pool", settings.project) else "create",
         what="work pool",
@@ -129,7 +160,8 @@ async def carry_out(client: PrefectClient, planned: Planned, *, say: Callable[[C
     What was made before an error stays: planned again, the rest is left to do. Raises ServerChanged.
     """
     from penstock.automations.apply import apply_change
-    from penstock.automations.server import read_names
+    from penstock.automations.define import owner_tag
+    from penstock.automations.server import read_server
     from penstock.flows.deployments import apply_deployment, apply_pool
     from penstock.worker import PenstockWorker
 
@@ -144,12 +176,12 @@ async def carry_out(client: PrefectClient, planned: Planned, *, say: Callable[[C
             stale = True
         else:
             if stale:
-                names, stale = await read_names(client, names), False
+                names, stale = (await read_server(client, prefer=owner_tag(project))).names, False
             names = await apply_change(client, change, names=names, project=project)
         say(change)
 
 
 def refuse_errors(plan: Plan) -> None:
-    """Raise DeclarationError with everything that must be mended first."""
+    """Raise PenstockError with everything that must be mended first."""
     if plan.errors:
-        raise DeclarationError("\n".join(f"{found.rule}: {found.reason}" for found in plan.errors))
+        raise PenstockError("\n".join(f"{found.rule}: {found.reason}" for found in plan.errors))

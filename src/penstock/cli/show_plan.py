@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from rich.markup import escape
 from penstock.plan import Change, Difference, Plan
 
 _SIGNS = {"create": ("+", "green"), "update": ("~", "yellow"), "drift": ("!", "magenta"), "delete": ("-", "red")}
+_SECRET = re.compile(r"token|secret|passw|api_?key|credential|auth", re.IGNORECASE)
 # A description or a template may be long; the whole of it is in --json.
 _LONGEST = 120
 
@@ -30,8 +32,9 @@ def plan_lines(plan: Plan) -> Iterator[str]:
         yield f"[{style}]{finding.severity}[/{style}] {finding.rule}: {escape(finding.reason)}"
     yield counted(plan)
     if plan.kept:
-        names = ", ".join(sorted(change.name for change in plan.kept))
-        yield f"{len(plan.kept)} owned, but no longer declared ({escape(names)}): kept; to delete them: --prune"
+        declared = {change.name for change in plan.changes}
+        names = ", ".join(sorted(f"{one.name}{' a second time' * (one.name in declared)}" for one in plan.kept))
+        yield f"{len(plan.kept)} owned, but not declared ({escape(names)}): kept; to delete them: --prune"
 
 
 def counted(plan: Plan) -> str:
@@ -57,15 +60,26 @@ def plan_facts(plan: Plan) -> dict[str, Any]:
     }
 
 
+def masked(value: Any, name: str = "") -> Any:
+    """A value without what may be a secret: whatever is in an `env`, or goes by the name of one."""
+    if isinstance(value, dict):
+        return {key: masked(item, name if name == "env" else str(key)) for key, item in value.items()}
+    if isinstance(value, list):
+        return [masked(item, name) for item in value]
+    return "***" if isinstance(value, str) and (name == "env" or _SECRET.search(name)) else value
+
+
 def _facts(change: Change) -> dict[str, Any]:
     return {
         "kind": change.kind,
         "what": change.what,
         "name": change.name,
         "id": change.existing,
-        "differences": [vars(one) for one in change.differences],
-        "old": change.old,
-        "new": change.new,
+        "differences": [
+            {**vars(one), "old": _shown(one, one.old), "new": _shown(one, one.new)} for one in change.differences
+        ],
+        "old": masked(change.old),
+        "new": masked(change.new),
     }
 
 
@@ -74,7 +88,13 @@ def _note(change: Change) -> str:
 
 
 def _difference(difference: Difference) -> str:
-    return f"{escape(difference.path)}: {escape(_value(difference.old))} → {escape(_value(difference.new))}"
+    old, new = (_value(_shown(difference, value)) for value in (difference.old, difference.new))
+    return f"{escape(difference.path)}: {escape(old)} → {escape(new)}"
+
+
+def _shown(difference: Difference, value: Any) -> Any:
+    parts = difference.path.split(".")
+    return masked(value, "env" if "env" in parts else parts[-1])
 
 
 def _value(value: Any) -> str:

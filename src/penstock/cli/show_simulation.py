@@ -22,7 +22,7 @@ def simulation_lines(found: Simulation) -> list[str]:
     times = sum(len(simulated.outcome.firings) for simulated in firing)
     return [
         *lines,
-        f"{len(firing)} of {len(found.automations)} automations fire, {_times(times)}; {len(found.events)} events, "
+        f"{_some(len(firing), len(found.automations))}, {_times(times)}; {_count(len(found.events), 'event')}, "
         f"looked at from {moment(found.start)} to {moment(found.until)}",
     ]
 
@@ -34,7 +34,8 @@ def compared_lines(compared: Compared, before: Simulation, after: Simulation) ->
         "[bold]Against what is applied on the server[/bold]",
         *(f"  [red]-[/red] {_effect(effect, before)}" for effect in compared.gone),
         *(f"  [green]+[/green] {_effect(effect, after)}" for effect in compared.new),
-        f"{len(compared.gone)} actions would not have happened, {len(compared.new)} would, {compared.same} stay",
+        f"{_count(len(compared.gone), 'action')} would not have happened, {len(compared.new)} would, "
+        f"{compared.same} {'stays' if compared.same == 1 else 'stay'}",
     ]
 
 
@@ -45,10 +46,12 @@ def simulation_facts(found: Simulation, compared: Compared | None) -> dict[str, 
         "until": found.until,
         "events": len(found.events),
         "endless": found.endless,
+        "stopped": found.stopped,
         "automations": [
             {
                 "name": simulated.name,
                 "fires": simulated.fires,
+                "refused": simulated.refused,
                 "firings": [asdict(firing) for firing in simulated.outcome.firings],
                 "why_not": [asdict(reason) for reason in simulated.why_not],
                 "counts": [asdict(count) for count in simulated.outcome.counts],
@@ -69,7 +72,7 @@ def _automation(simulated: Simulated, found: Simulation) -> Iterator[str]:
     name = f"[bold]{cell(simulated.name)}[/bold]"
     firings = simulated.outcome.firings
     if not firings:
-        yield f"{name}  [dim]does not fire[/dim]"
+        yield f"{name}  {'[red]is refused[/red]' if simulated.refused else '[dim]does not fire[/dim]'}"
         for reason in simulated.why_not:
             yield f"  {cell(reason.text)}"
         return
@@ -115,6 +118,14 @@ def _effect(effect: Effect, found: Simulation) -> str:
 
 def _pairs(labels: Mapping[str, str]) -> str:
     return ", ".join(f"{cell(name)}={cell(value)}" for name, value in sorted(labels.items()))
+
+
+def _some(firing: int, of: int) -> str:
+    return f"{firing} of {_count(of, 'automation')} {'fires' if firing == 1 else 'fire'}"
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _times(count: int) -> str:

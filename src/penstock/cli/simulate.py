@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
 
     from penstock.automations.forms import Form
+    from penstock.automations.simulate import Simulation
 
 _HELP = """Which automations would fire, on which events, with which parameters; and for those that do not, why not.
 
@@ -34,8 +36,8 @@ An EVENT is its name, a dataset where it is one of penstock's, and words:
 Short names: arrived, pending, loaded, quarantined, lost DATASET; accepted SOURCE. +TIME is since the event before;
 any other NAME=VALUE is a field of the payload.
 
-Ends with 0; with 1 where the server fails or an automation fires itself without end; with 2 for what is wrong in
-an event or a declaration.
+Ends with 0; with 1 where the server fails, an action fails in rendering, or a simulation is stopped (an automation
+fires itself without end, or is due too often); with 2 for what is wrong in an event or a declaration.
 """
 
 _PAGE = 50
@@ -65,7 +67,7 @@ class _Span(click.ParamType[timedelta]):
 )
 @click.option("--last", type=_Span(), help="What the server recorded in so long a time, such as 6h.")
 @click.option("-e", "--event", "texts", multiple=True, metavar="EVENT", help="An event in words; as often as you like.")
-@click.option("--until", type=_Span(), help="Look so long after the last event: for what waits for nothing to happen.")
+@click.option("--until", type=_Span(), help="Look so long after the last event (with --last, after now): for what waits for nothing.")
 @click.option("--only", multiple=True, metavar="NAME", help="Only the automation of that name, or part of it.")
 @click.option("--diff", "diff", is_flag=True, help="Compare the code with what is applied on the server.")
 @click.option("--json", "as_json", is_flag=True, help="Print facts for a program.")
@@ -82,7 +84,7 @@ def simulate(
 ) -> None:
     """Which automations would fire, on which events, with which parameters; why others would not."""
     from penstock.automations.described import described, from_lines
-    from penstock.automations.engine import engine
+    from penstock.automations.engine import engine, received
     from penstock.automations.simulate import as_event, compared
     from penstock.automations.simulate import simulate as simulated
     from penstock.cli.show_simulation import compared_lines, simulation_facts, simulation_lines
@@ -92,7 +94,10 @@ def simulate(
     settings = load_settings(project_dir)
     now = datetime.now(UTC).replace(microsecond=0)
     declared = _declared(settings)
-    since = now - last if last is not None else None
+    try:
+        since = now - last if last is not None else None
+    except OverflowError:
+        raise click.UsageError("--last leads to before the beginning of all calendars") from None
     recorded, applied = _ask(settings, since, now, applied=diff) if since or diff else ([], [])
     forms = _named(_enabled_as_applied(declared, applied), only)
     events = [
@@ -100,7 +105,13 @@ def simulate(
         *(as_event(event, where=f"event {event.get('id')}") for event in _not_made_here(recorded, declared, applied)),
         *described(texts, project=settings.project, begin=now),
     ]
-    end = now if since and until is None and not texts else until
+    end: datetime | timedelta | None = until
+    if since:
+        # What was recorded lasts until now, whether or not something happened at the end of it.
+        try:
+            end = max([now, *map(received, events)]) + (until or timedelta(0))
+        except OverflowError:
+            raise click.UsageError("--until leads beyond the end of all calendars") from None
     asked = engine(settings.prefect_api_url.removesuffix("/api"))
     after = simulated(forms, events, now=now, start=since, until=end, asked=asked)
     before = None
@@ -117,9 +128,38 @@ def simulate(
         console = Console(highlight=False)
         for line in lines:
             console.print(line, soft_wrap=True)
-    if after.endless:
-        click.echo("penstock: an automation fires of its own firing, without end; it was stopped", err=True)
-        sys.exit(1)
+    if failed := _failures(after):
+        for line in failed.lines:
+            click.echo(f"penstock: {line}", err=True)
+        sys.exit(failed.code)
+
+
+@dataclass(frozen=True)
+class _Failures:
+    lines: list[str]
+    code: int
+
+
+def _failures(found: Simulation) -> _Failures | None:
+    """What is wrong with what was simulated, and how the command ends for it."""
+    refused = [one.refused for one in found.automations if one.refused]
+    lines = []
+    if found.endless:
+        lines.append("an automation fires of its own firing, without end; it was stopped")
+    if found.stopped:
+        lines.append(
+            f"what waits for nothing to happen is due too often; it was stopped at {found.until.astimezone()}: "
+            "a shorter --until or --last, or --only"
+        )
+    broken = [
+        one.name
+        for one in found.automations
+        if any(rendered.errors for firing in one.outcome.firings for rendered in firing.actions)
+    ]
+    lines += [f"an action of automation {name!r} fails in rendering" for name in broken]
+    if not lines and not refused:
+        return None
+    return _Failures([*refused, *lines], 2 if refused else 1)
 
 
 def _declared(settings: Settings) -> list[Form]:

@@ -16,7 +16,7 @@ from prefect import Flow
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
 from prefect.client.schemas.objects import DeploymentSchedule
-from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
+from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 
@@ -26,7 +26,7 @@ from penstock.events import deployment_name
 from penstock.flows.ingest import ingest
 from penstock.flows.retain import EVERY, retain
 from penstock.flows.verify import verify
-from penstock.plan import Change, Kind
+from penstock.plan import Change, Finding, Kind
 from penstock.settings import Settings
 
 POOL_TYPE = "penstock"
@@ -135,6 +135,21 @@ def plan_deployments(
     return changes, gone
 
 
+def foreign_deployments(wanted: Sequence[Wanted], there: Mapping[str, Mapping[str, Any]], *, tag: str) -> list[Finding]:
+    """What has the name of a deployment of the project's, and is not the project's."""
+    return [
+        Finding(
+            rule="foreign-name",
+            severity="error",
+            name=one.name,
+            reason=f"the deployment {one.name!r} is on the server and has not the tag {tag!r}: it is somebody else's. "
+            "Delete or rename it, or give it that tag to have it overwritten",
+        )
+        for one in wanted
+        if one.name in there and tag not in there[one.name]["tags"]
+    ]
+
+
 def parameter_schemas(wanted: Sequence[Wanted]) -> dict[str, dict[str, Any]]:
     """The parameter schema of each deployment."""
     return {one.name: _schema(one) for one in wanted}
@@ -149,7 +164,8 @@ async def apply_deployment(client: PrefectClient, change: Change, wanted: Sequen
             "/deployments/name/{flow_name}/{deployment_name}",
             path_params={"flow_name": flow, "deployment_name": deployment},
         )
-        old: dict[str, Any] | None = _form_there(response.json())
+        there = response.json()
+        old: dict[str, Any] | None = _form_there(there)
     except ObjectNotFound:
         old = None
     except HTTPStatusError as error:
@@ -162,16 +178,35 @@ async def apply_deployment(client: PrefectClient, change: Change, wanted: Sequen
         await client.delete_deployment(UUID(change.existing))
         return
     (one,) = [one for one in wanted if one.name == change.name]
-    paused = set(change.old["paused_schedules"]) if change.old else set()
-    schedules = [
-        item.model_copy(update={"active": False}) if _key(item.schedule) in paused else item for item in one.schedules
-    ]
-    await client.create_deployment(
-        await client.create_flow_from_name(one.flow.name),
-        **one.fields,
-        schedules=schedules,
-        parameter_openapi_schema=_schema(one),
-    )
+    if change.new is None or change.old is None:
+        await client.create_deployment(
+            await client.create_flow_from_name(one.flow.name),
+            **one.fields,
+            schedules=list(one.schedules),
+            parameter_openapi_schema=_schema(one),
+        )
+        return
+    # Creating it anew would take a concurrency limit and a queue from it that its operator gave it.
+    fields = {name: change.new[name] for name in (*_FIELDS, "tags") if change.new[name] != change.old[name]}
+    if fields:
+        await _send(client, "PATCH", f"/deployments/{change.existing}", fields)
+    await _reschedule(client, change.existing, one, there["schedules"], paused=change.new["paused_schedules"])
+
+
+async def _reschedule(
+    client: PrefectClient, found_id: str | None, wanted: Wanted, there: Sequence[Any], *, paused: Sequence[str]
+) -> None:
+    path = f"/deployments/{found_id}/schedules"
+    missing = {_key(item.schedule): item for item in wanted.schedules}
+    for found in there:
+        if missing.pop(_key(DeploymentSchedule.model_validate(found).schedule), None) is None:
+            await _send(client, "DELETE", f"{path}/{found['id']}")
+    for key, item in missing.items():
+        await _send(client, "POST", path, [{**item.model_dump(mode="json"), "active": key not in paused}])
+
+
+async def _send(client: PrefectClient, method: Any, path: Any, body: Any = None) -> None:
+    (await client.request(method, path, json=body)).raise_for_status()
 
 
 async def apply_pool(client: PrefectClient, name: str, job_template: dict[str, Any]) -> None:
@@ -197,8 +232,11 @@ def _alike(settings: Settings) -> dict[str, Any]:
 
 def _change(wanted: Wanted, found: Mapping[str, Any] | None) -> Change:
     old = _form_there(found) if found else None
-    # Pausing is an operator's.
-    new = {**_form(wanted), "paused_schedules": old["paused_schedules"] if old else []}
+    new = _form(wanted)
+    # Pausing is an operator's, also where all that is scheduled is scheduled otherwise.
+    paused = old["paused_schedules"] if old else []
+    all_paused = bool(paused) and old is not None and paused == old["schedules"]
+    new["paused_schedules"] = [key for key in new["schedules"] if all_paused or key in paused]
     kind: Kind = "create" if old is None else "unchanged" if old == new else "update"
     return Change(
         kind=kind,
@@ -235,4 +273,7 @@ def _schema(wanted: Wanted) -> dict[str, Any]:
 def _key(schedule: Any) -> str:
     if isinstance(schedule, IntervalSchedule):
         return f"every {schedule.interval / timedelta(seconds=1):g} s"
-    return f"cron {schedule.cron}"
+    zone = f" {schedule.timezone}" if schedule.timezone not in (None, "UTC") else ""
+    if isinstance(schedule, RRuleSchedule):
+        return f"rrule {schedule.rrule}{zone}"
+    return f"cron {schedule.cron}{zone}"

@@ -23,6 +23,7 @@ from penstock.automations.engine import Firing, Rendered
 from penstock.automations.forms import form_of
 from penstock.automations.samples import BEGIN, made, sample, since
 from penstock.automations.simulate import Simulated, as_event, simulate
+from penstock.errors import DeclarationError
 
 __all__ = [
     "BEGIN",
@@ -155,5 +156,8 @@ def _simulated(
 ) -> Simulated:
     form = form_of(automation, project=project)
     found = simulate([form], [as_event(one) for one in events], now=BEGIN, until=until)
+    if found.automations[0].refused:
+        raise DeclarationError(found.automations[0].refused)
+    assert not found.stopped, f"{automation.name!r} is due too often to be looked at so long: a shorter `until`"
     assert not found.endless, f"{automation.name!r} fires of its own firing, without end"
     return found.automations[0]
