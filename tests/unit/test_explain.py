@@ -9,11 +9,11 @@ import pytest
 from prefect.events.schemas.automations import CompoundTrigger, EventTrigger, Posture, SequenceTrigger, TriggerTypes
 from prefect.events.schemas.events import Event
 
-from penstock.automations.define import Automation, notify
+from penstock.automations.define import Automation, notify, pause_automation
 from penstock.automations.explain import why_not as reasons_of
 from penstock.automations.forms import form_of
 from penstock.automations.simulate import as_event, simulate
-from penstock.testing import event, fires, loaded, pending, why_not
+from penstock.testing import does_not_fire, event, fires, loaded, pending, why_not
 from penstock.testing.automations import BEGIN
 
 
@@ -162,6 +162,40 @@ def test_a_paused_automation_says_so() -> None:
     """Its events would otherwise make it fire."""
     assert fires(told(on(LOADED), enabled=True), [loaded("sales")])
     assert why_not(told(on(LOADED), enabled=False), [loaded("sales")]) == "it is paused: `enabled` is False"
+
+
+def test_what_firings_caused_is_looked_at() -> None:
+    """It is there like any other event, and may come nearest."""
+    first = Automation(name="first", trigger=on(LOADED), actions=[notify("slack-webhook/ops", body="x")])
+    second = told(on("prefect.automation.triggered", match={"prefect.resource.name": "other"}))
+    third = told(on("a"))
+    forms = [form_of(one, project="test") for one in (first, second, third)]
+    _, near, far = simulate(forms, [as_event(loaded("sales"))], now=BEGIN).automations
+    assert near.why_not[0].text.startswith("`match` differs for prefect.automation.triggered of first: ")
+    assert "prefect.automation.triggered" in far.why_not[0].text
+
+
+def test_one_that_another_paused_says_so() -> None:
+    """By which, and what it missed; what came before the pause is no reason."""
+    stops = Automation(name="stops", trigger=on("stop"), actions=[pause_automation("told")])
+    forms = [form_of(one, project="test") for one in (stops, told(on(LOADED)))]
+    events = [event("stop", "r"), loaded("sales", at=minutes(1))]
+    _, found = simulate(forms, [as_event(one) for one in events], now=BEGIN).automations
+    (reason,) = found.why_not
+    assert reason.condition == "paused"
+    assert "automation 'stops' paused it at" in reason.text
+    assert "penstock.dataset.loaded of sales came after" in reason.text
+    events = [pending("sales"), event("stop", "r", at=minutes(1))]
+    _, found = simulate(forms, [as_event(one) for one in events], now=BEGIN).automations
+    assert found.why_not[0].condition == "name"
+
+
+def test_an_event_that_waits_for_another_says_so() -> None:
+    """Prefect does not take it before that one, or a quarter of an hour."""
+    one, two = event("a", "r"), event("b", "r", at=minutes(1))
+    one.follows, two.follows = two.id, one.id
+    does_not_fire(told(on("b")), [one, two], because="b of r follows an event that did not come before it")
+    assert fires(told(on("b")), [one, two], until=minutes(20))
 
 
 def test_one_that_fires_needs_no_reason() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from penstock.automations.described import described, from_lines, span
 from penstock.automations.engine import Engine
 from penstock.automations.forms import Form, form_of
 from penstock.automations.samples import BEGIN
+from penstock.automations.simulate import _effects as effects
 from penstock.automations.simulate import as_event, compared, simulate
-from penstock.errors import DeclarationError
+from penstock.errors import DeclarationError, PenstockError
 from penstock.testing import (
     accepted,
     arrived,
@@ -166,6 +167,79 @@ def test_two_versions_are_compared_by_what_they_do() -> None:
     assert against(told(LOADED, run), told(LOADED, other)) == (2, 2, 1)
 
 
+def test_equal_automations_do_the_same() -> None:
+    """Also what rests on a firing: its id, and the event that it is for others."""
+    first = told(LOADED, notify("slack-webhook/ops", body="{{ firing.id }}"), name="first")
+    second = told(
+        on("prefect.automation.triggered", match={"prefect.resource.name": "first"}),
+        notify("slack-webhook/ops", body="{{ event.id }}"),
+        name="second",
+    )
+    absent = told(ABSENT, notify("slack-webhook/ops", body="{{ firing.id }}"), name="absent")
+    events = [as_event(loaded("sales")), as_event(loaded("sales"))]
+    before, after = (simulate(_only(first, second, absent), events, now=BEGIN, until=3 * SIX_HOURS) for _ in "ab")
+    found = compared(before, after)
+    assert (found.gone, found.new, found.same) == ((), (), 5)
+    ids = [one.rendered.fields["body"] for _, one in effects(before)]
+    assert len(set(ids)) == 5
+
+
+@pytest.mark.parametrize(
+    ("action", "place"),
+    [
+        pytest.param(notify("slack-webhook/ops", body="x"), "body", id="notification"),
+        pytest.param(call_webhook("webhook/pager", payload="x"), "payload", id="webhook"),
+        pytest.param(run_deployment("a/b", x=1), "parameters", id="run"),
+    ],
+)
+def test_a_bad_template_names_its_action_and_field(action: ByName, place: str) -> None:
+    """Not what another kind of action would want; and the other automations are answered."""
+    form = form_of(told(LOADED, notify("slack-webhook/ops", body="x"), action, name="bad"), project="test")
+    form["actions"][1][place] = {"x": "{{ a b"} if place == "parameters" else "{{ a b"
+    good = form_of(told(LOADED), project="test")
+    refused, fired = simulate([form, good], [as_event(loaded("sales"))], now=BEGIN).automations
+    kind = form["actions"][1]["type"]
+    assert f"automation 'bad': action 2 ({kind}), {place}: " in refused.refused
+    assert "expected token 'end of print statement'" in refused.refused
+    assert fired.fires
+
+
+def test_what_is_due_too_often_is_stopped() -> None:
+    """Rather than computed for an hour; what happened up to then is told."""
+    often = form_of(
+        told(on(names.DATASET_LOADED, posture=Posture.Proactive, within=timedelta(seconds=10))), project="t"
+    )
+    late = as_event(pending("sales", at=SIX_HOURS))
+    engine = Engine(most=5)
+    try:
+        found = simulate([often], [as_event(pending("sales")), late], now=BEGIN, asked=engine)
+        again = simulate([often], [], now=BEGIN, until=timedelta(seconds=30), asked=engine)
+    finally:
+        engine.close()
+    assert found.stopped
+    assert found.until < BEGIN + timedelta(minutes=2)
+    assert (len(found.events), found.automations[0].fires) == (1, True)
+    assert not again.stopped
+
+
+@pytest.mark.parametrize(
+    ("call", "why"),
+    [
+        pytest.param(lambda: fires("told", []), "an automation is asked for", id="automation"),  # type: ignore[arg-type]
+        pytest.param(lambda: fires(told(LOADED), loaded("sales")), "a list of events", id="one event"),  # type: ignore[arg-type]
+        pytest.param(lambda: fires(told(LOADED), ["x"]), "event 1 is str", id="event"),  # type: ignore[list-item]
+        pytest.param(lambda: fires(told(LOADED), [], until=6), "`until` is a timedelta", id="until"),  # type: ignore[arg-type]
+        pytest.param(lambda: loaded("sales", at=6), "`at` is a timedelta", id="at"),  # type: ignore[arg-type]
+        pytest.param(lambda: event("a", "r", at=datetime(2026, 1, 1)), "needs a time zone", id="zone"),  # noqa: DTZ001
+        pytest.param(lambda: loaded(3), "is a name", id="dataset"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_automation_event_or_time_says_so(call: Callable[[], Any], why: str) -> None:
+    """With a sentence, rather than from somewhere inside."""
+    with pytest.raises(TypeError, match=why):
+        call()
+
+
 def test_what_does_not_fire_is_asserted_with_its_reason() -> None:
     """A test that expects another reason fails, and one that fires at all."""
     does_not_fire(told(LOADED), [pending("sales")], because="name")
@@ -207,10 +281,10 @@ def test_a_length_of_time_is_read(text: str, seconds: int) -> None:
     assert span(text).total_seconds() == seconds
 
 
-@pytest.mark.parametrize("text", ["", "6", "h", "6 hours", "-6h", "6h!"])
+@pytest.mark.parametrize("text", ["", "6", "h", "6 hours", "-6h", "6h!", "999999999999d"])
 def test_what_is_no_length_of_time_is_refused(text: str) -> None:
     """With an example."""
-    with pytest.raises(ValueError, match="write it like"):
+    with pytest.raises(ValueError, match=r"write it like|at most 36500d"):
         span(text)
 
 
@@ -244,6 +318,10 @@ def test_events_are_described_in_words() -> None:
         ("my.event what resource=r", "'what' is neither"),
         ("loaded sales +soon", "write it like"),
         ("loaded 'sales", "closing quotation"),
+        ("laoded sales", "arrived, loaded, lost, pending, quarantined.*did you mean loaded"),
+        ("loaded sales x0", "not between x1 and x100000"),
+        ("loaded sales x100001", "not between x1 and x100000"),
+        ("loaded sales x99999 +36500d", "beyond the end of all calendars"),
     ],
 )
 def test_a_description_that_is_wrong_says_why(text: str, why: str) -> None:
@@ -258,7 +336,8 @@ def test_a_description_that_is_wrong_says_why(text: str, why: str) -> None:
     [
         ("{", "no JSON"),
         ("[]", "an event is an object"),
-        ('{"event": "a", "resource": {}}', "an event is an object"),
+        ('{"event": "a", "resource": {}}', "`occurred` is missing: an event is an object"),
+        ('{"occurred": "2026-01-01T00:00:00Z"}', "`event` and `resource` are missing"),
         ('{"event": "a", "occurred": "2026-01-01T00:00:00Z", "resource": {}}', "resource"),
         ('{"event": "a", "occurred": "soon", "resource": {"prefect.resource.id": "r"}}', "occurred"),
     ],
@@ -271,7 +350,8 @@ def test_a_bad_line_names_the_file_and_the_line(tmp_path: Path, line: str, why: 
     with pytest.raises(DeclarationError, match=why) as raised:
         from_lines(path)
     assert f"{path}:3: " in str(raised.value)
-    path.write_text(f"{good}\n\n{good}\n")
+    # As some editors write it.
+    path.write_text(f"\ufeff{good}\n\n{good}\n")
     assert len(from_lines(path)) == 2
 
 
@@ -284,8 +364,33 @@ def _ended(pid: int) -> bool:
     return state == "Z"
 
 
-def test_the_engine_ends_with_whoever_asks(tmp_path: Path) -> None:
-    """However that ends: its process reads to the end of its questions."""
+_COMPUTES = """
+import threading, time
+from datetime import timedelta
+form = {"name": "x", "actions": [{"type": "do-nothing"}], "trigger": {"type": "event", "posture": "Proactive",
+        "expect": ["a"], "threshold": 1, "within": 10}}
+asked = {"start": now, "until": now + timedelta(days=7)}
+threading.Thread(target=engine().ask, args=([form], []), kwargs=asked, daemon=True).start()
+# Its process has the question when it has taken processor time for it.
+used = lambda: int(open(f"/proc/{engine()._process.pid}/stat").read().rpartition(")")[2].split()[11])
+begun = used()
+while used() < begun + 20:
+    time.sleep(0.01)
+"""
+_KILL, _TERM = "os.kill(os.getpid(), signal.SIGKILL)", "os.kill(os.getpid(), signal.SIGTERM)"
+
+
+@pytest.mark.parametrize(
+    ("dying", "status"),
+    [
+        pytest.param(_KILL, -9, id="killed"),
+        pytest.param(_TERM, -15, id="ended"),
+        pytest.param(_COMPUTES + _KILL, -9, id="killed while it computes"),
+        pytest.param("", 0, id="done"),
+    ],
+)
+def test_the_engine_ends_with_whoever_asks(tmp_path: Path, dying: str, status: int) -> None:
+    """However that ends, and leaves nothing behind."""
     code = (
         "import os, signal, sys\n"
         "from datetime import UTC, datetime\n"
@@ -293,12 +398,39 @@ def test_the_engine_ends_with_whoever_asks(tmp_path: Path) -> None:
         "now = datetime.now(UTC)\n"
         "engine().ask([], [], start=now, until=now)\n"
         "print(engine()._process.pid, flush=True)\n"
-        "os.kill(os.getpid(), signal.SIGKILL)\n"
+        # A fork that ends takes nothing along.
+        "fork = os.fork()\n"
+        "if not fork: sys.exit()\n"
+        "os.waitpid(fork, 0)\n"
+        "assert engine()._home.is_dir()\n"
+        "engine().ask([], [], start=now, until=now)\n"
+        f"{dying}\n"
     )
     env = {**os.environ, "TMPDIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, timeout=60, check=False)
-    assert done.returncode == -9
+    assert done.returncode == status
     wait_for(lambda: _ended(int(done.stdout)), what="the engine's process ends")
+    wait_for(lambda: not [*tmp_path.glob("penstock-simulate-*")], what="its folder is removed")
+
+
+@pytest.mark.parametrize("printed", ["", "print('{\"endl', end='')"], ids=["nothing", "half an answer"])
+def test_an_engine_whose_process_dies_while_it_answers_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: str
+) -> None:
+    """With what it said last, and where its folder is gone, without."""
+    code = tmp_path / "dying.py"
+    monkeypatch.setattr("penstock.automations.engine._CODE", code)
+    for more, said in (
+        ("raise SystemExit('why')", "why"),
+        ("import shutil; shutil.rmtree(sys.argv[2])", "it said nothing"),
+    ):
+        code.write_text(f"import sys; sys.stdin.readline(); {printed or 'pass'}; {more}")
+        engine = Engine()
+        try:
+            with pytest.raises(PenstockError, match=f"process ended: {said}"):
+                engine.ask([], [], start=BEGIN, until=BEGIN)
+        finally:
+            engine.close()
 
 
 def test_an_engine_whose_process_died_says_so_and_starts_anew() -> None:

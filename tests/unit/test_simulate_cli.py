@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,52 @@ def test_events_come_from_a_file(project: Path) -> None:
     done = run(project, "--events", str(path))
     assert isinstance(done.exception, DeclarationError)
     assert f"{path}:2: no JSON" in str(done.exception)
+
+
+def test_a_template_that_fails_is_an_error(project: Path) -> None:
+    """Everything is told, and the end says it."""
+    path = project / "automations" / "told_of.py"
+    path.write_text(_AUTOMATIONS.replace("event.payload.rows", "1 // event.payload.rows"))
+    done = run(project, "-e", "loaded sales rows=0")
+    assert done.exit_code == 1
+    assert re.search("body fails: .*division", done.stdout)
+    assert "an action of automation 'told' fails in rendering" in done.stderr
+
+
+def test_one_that_a_server_would_refuse_is_told_beside_the_others(project: Path) -> None:
+    """With 2, as what is declared is wrong."""
+    path = project / "automations" / "told_of.py"
+    refused = '    told("bad", expect={"penstock.dataset.loaded"}, match={"penstock.dataset": "sales"}),\n]\n'
+    path.write_text(
+        _AUTOMATIONS.removesuffix("]\n")
+        + refused
+        + "from penstock.automations.define import run_deployment\n"
+        + "AUTOMATIONS[2] = Automation(name='bad', trigger=EventTrigger(expect={'prefect.flow-run.*'}, "
+        + "posture='Reactive', threshold=1, within=timedelta(0)), actions=[run_deployment('a/b')])\n"
+    )
+    done = run(project, "-e", "loaded sales")
+    assert done.exit_code == 2
+    assert "told  fires once" in done.stdout
+    assert "bad  is refused" in done.stdout
+    assert "infinite loop" in done.stderr
+
+
+def test_last_and_until_count_from_now(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not from the last event, which may have been hours before."""
+    now = datetime.now(UTC)
+    recorded = loaded("weather", project="demo", at=now - timedelta(hours=5)).model_dump(mode="json")
+    monkeypatch.setattr("penstock.cli.simulate._ask", lambda *_, **__: ([recorded], []))
+    found = facts(project, "--last", "6h", "--until", "2h")
+    ahead = datetime.fromisoformat(found["until"]) - now
+    assert timedelta(hours=2) - timedelta(seconds=2) <= ahead < timedelta(hours=2, minutes=1)
+
+
+def test_too_long_a_time_is_usage(project: Path) -> None:
+    """Not a crash."""
+    for option in ("--until", "--last"):
+        done = run(project, option, "999999999999d")
+        assert done.exit_code == 2
+        assert "is too long" in done.stderr
 
 
 def test_without_events_it_asks_of_which(project: Path) -> None:

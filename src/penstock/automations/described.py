@@ -31,6 +31,7 @@ _ID = "prefect.resource.id"
 _ROLE = "prefect.resource.role"
 _MOST_TIMES = 100_000
 _DIGITS = 8
+_LONGEST = timedelta(days=36_500)
 
 
 def span(text: str) -> timedelta:
@@ -38,10 +39,10 @@ def span(text: str) -> timedelta:
     found = _SPAN.findall(text)
     if not found or "".join(number + unit for number, unit in found) != text.replace(" ", ""):
         raise ValueError(f"{text!r} is no length of time: write it like 90s, 10m, 6h or 2d")
-    try:
-        return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in found))
-    except OverflowError:
-        raise ValueError(f"{text!r} is longer than any calendar") from None
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in found)
+    if seconds > _LONGEST.total_seconds():
+        raise ValueError(f"{text!r} is too long: at most {_LONGEST.days}d")
+    return timedelta(seconds=seconds)
 
 
 def from_lines(path: Path) -> list[Event]:
@@ -90,17 +91,17 @@ class _Described:
         self._labels: dict[str, str] = {}
         self._related: list[dict[str, str]] = []
         self._payload: dict[str, Any] = {}
+        if "." not in self._name and self._name not in _OWN and not any(word.startswith("resource=") for word in words):
+            near = get_close_matches(self._name, _SHORT, n=1)
+            meant = f"did you mean {near[0]}? A" if near else "a"
+            short = ", ".join(sorted(_SHORT))
+            raise self._wrong(
+                text, f"{self._name} is none of the short names ({short}); {meant}ny other event needs resource=ID"
+            )
         for word in words[1:]:
             self._take(word)
         if self._name in _OWN and not self._subject and _ID not in self._labels:
             raise self._wrong(text, f"{self._name} needs a dataset, such as: {words[0]} sales")
-        if "." not in self._name and self._name not in _OWN and _ID not in self._labels:
-            near = get_close_matches(self._name, _SHORT, n=1)
-            meant = f"; did you mean {near[0]}?" if near else ""
-            short = ", ".join(sorted(_SHORT))
-            raise self._wrong(
-                text, f"{self._name} is none of the short names ({short}){meant or ";"} any other event needs resource=ID"
-            )
         if self._name not in _OWN and _ID not in self._labels:
             raise self._wrong(text, f"{self._name} needs a resource, such as: {words[0]} resource=my.thing.1")
 

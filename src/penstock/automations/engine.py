@@ -27,6 +27,9 @@ Event = dict[str, Any]
 _CODE = Path(__file__).with_name("evaluate.py")
 _END_SECONDS = 5.0
 _MICROSECONDS = 500
+# So often is what waits for nothing to happen looked at (each firing of it counts): a trigger of 10 s over a week would
+# be computed for many minutes without a word.
+_MOST_PROACTIVE = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,8 +144,8 @@ class Answer:
 class Engine:
     """Asks one process; one question at a time."""
 
-    def __init__(self, *, ui_url: str = "") -> None:
-        self._ui_url = ui_url
+    def __init__(self, *, ui_url: str = "", most: int = _MOST_PROACTIVE) -> None:
+        self._ui_url, self._most = ui_url, most
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._home: Path | None = None
@@ -158,6 +161,7 @@ class Engine:
             "events": sorted(events, key=received),
             "start": start.isoformat(),
             "until": until.isoformat(),
+            "most": self._most,
         }
         with self._lock:
             told = self._exchange(json.dumps(request, default=str))

@@ -64,8 +64,6 @@ _MOST_CAUSED = 1000
 # So many of the events that came nearest to each trigger are told of.
 _MOST_LOOKS = 20
 _MOST_COUNTED = 1000
-# One takes about as long as an event: a trigger of 10 s over days would be computed for an hour without a word.
-_MOST_PROACTIVE = 2000
 # How often to look whether whoever asks still lives.
 _LOOK_SECONDS = 1.0
 _TABLES = ("automation", "automation_bucket", "composite_trigger_child_firing")
@@ -140,7 +138,7 @@ class _World:
         self.to_pause: list[TriggeredAction] = []
         self.asked_for: list[str] = []
         self._causes: Counter[UUID] = Counter()
-        self._looked = 0
+        self._looked = self._most = 0
         self._ticked: datetime | None = None
         self._evaluated_at: datetime | None = None
 
@@ -172,6 +170,7 @@ class _World:
         start, until = (datetime.fromisoformat(request[name]) for name in ("start", "until"))
         read = [_automation_or_why(form) for form in request["automations"]]
         await self._load([one for one in read if isinstance(one, Automation)], start)
+        self._most = request["most"]
         events = [_received(event) for event in request["events"]]
         stopped: datetime | None = None
         try:
@@ -283,7 +282,7 @@ class _World:
             # Prefect counts the events' clock in floats: what is due and was not quite, is due again in a moment.
             self.clock.go_to(max(due, self.clock.now + _STEP) if self._evaluated_at == self.clock.now else due)
             await self._tick(lost=True)
-            if self._looked >= _MOST_PROACTIVE:
+            if self._looked >= self._most:
                 raise _TooMuch
             fired = len(self.fired)
             await triggers.evaluate_proactive_triggers()

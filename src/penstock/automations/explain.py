@@ -15,7 +15,20 @@ from penstock.automations.engine import Event, Firing, Look, Nearest, Outcome
 from penstock.automations.forms import Form
 
 Condition = Literal[
-    "refused", "enabled", "paused", "waiting", "events", "name", "match", "related", "after", "threshold", "absence", "parts", "order", "unknown"
+    "refused",
+    "enabled",
+    "paused",
+    "waiting",
+    "events",
+    "name",
+    "match",
+    "related",
+    "after",
+    "threshold",
+    "absence",
+    "parts",
+    "order",
+    "unknown",
 ]
 
 _MOST_NAMED = 4

@@ -93,7 +93,10 @@ def simulate(
     """
     begin = start or min(map(received, events), default=now)
     last = max(map(received, events), default=begin)
-    end = until if isinstance(until, datetime) else last + (until or timedelta(0))
+    try:
+        end = until if isinstance(until, datetime) else last + (until or timedelta(0))
+    except OverflowError:
+        raise DeclarationError(f"{until} after {last} is beyond the end of all calendars: a shorter `until`") from None
     answer = (asked or engine()).ask(forms, events, start=begin, until=end)
     if answer.stopped:
         end = answer.stopped

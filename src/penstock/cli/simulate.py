@@ -67,7 +67,11 @@ class _Span(click.ParamType[timedelta]):
 )
 @click.option("--last", type=_Span(), help="What the server recorded in so long a time, such as 6h.")
 @click.option("-e", "--event", "texts", multiple=True, metavar="EVENT", help="An event in words; as often as you like.")
-@click.option("--until", type=_Span(), help="Look so long after the last event (with --last, after now): for what waits for nothing.")
+@click.option(
+    "--until",
+    type=_Span(),
+    help="Look so long after the last event (with --last, after now): for what waits for nothing.",
+)
 @click.option("--only", multiple=True, metavar="NAME", help="Only the automation of that name, or part of it.")
 @click.option("--diff", "diff", is_flag=True, help="Compare the code with what is applied on the server.")
 @click.option("--json", "as_json", is_flag=True, help="Print facts for a program.")
@@ -94,10 +98,7 @@ def simulate(
     settings = load_settings(project_dir)
     now = datetime.now(UTC).replace(microsecond=0)
     declared = _declared(settings)
-    try:
-        since = now - last if last is not None else None
-    except OverflowError:
-        raise click.UsageError("--last leads to before the beginning of all calendars") from None
+    since = now - last if last is not None else None
     recorded, applied = _ask(settings, since, now, applied=diff) if since or diff else ([], [])
     forms = _named(_enabled_as_applied(declared, applied), only)
     events = [
@@ -108,10 +109,8 @@ def simulate(
     end: datetime | timedelta | None = until
     if since:
         # What was recorded lasts until now, whether or not something happened at the end of it.
-        try:
-            end = max([now, *map(received, events)]) + (until or timedelta(0))
-        except OverflowError:
-            raise click.UsageError("--until leads beyond the end of all calendars") from None
+        last_event = max([now, *map(received, events)])
+        end = last_event + (until or timedelta(0))
     asked = engine(settings.prefect_api_url.removesuffix("/api"))
     after = simulated(forms, events, now=now, start=since, until=end, asked=asked)
     before = None

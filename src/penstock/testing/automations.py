@@ -138,13 +138,24 @@ def event(
     **payload: Any,
 ) -> Event:
     """Any event: of a resource (its id, or its labels), with related ones by their role."""
+    _check_time("at", at)
     others = [{**_labels(one), "prefect.resource.role": role} for role, one in (related or {}).items()]
     found = made(name, _labels(resource), related=others, payload=payload, occurred=since(BEGIN, at))
     return Event.model_validate({**found, "follows": follows})
 
 
 def _sample(name: str, subject: str, project: str, at: At, **given: Any) -> Event:
+    _check_time("at", at)
+    if not isinstance(subject, str):
+        raise TypeError(f"the dataset (or source) is a name, and this is {type(subject).__name__}")
     return Event.model_validate(sample(name, subject, project=project, occurred=since(BEGIN, at), **given))
+
+
+def _check_time(name: str, found: Any) -> None:
+    if found is not None and not isinstance(found, datetime | timedelta):
+        raise TypeError(f"`{name}` is a timedelta or a datetime, and this is {found!r}: timedelta(minutes=10), say")
+    if isinstance(found, datetime) and found.tzinfo is None:
+        raise TypeError(f"`{name}` needs a time zone, such as datetime(2026, 1, 15, tzinfo=UTC); this is {found!r}")
 
 
 def _labels(resource: str | Mapping[str, str]) -> dict[str, str]:
@@ -154,6 +165,14 @@ def _labels(resource: str | Mapping[str, str]) -> dict[str, str]:
 def _simulated(
     automation: Automation, events: Sequence[Event | Mapping[str, Any]], project: str, until: Until
 ) -> Simulated:
+    if not isinstance(automation, Automation):
+        raise TypeError(f"an automation is asked for (penstock's Automation), and this is {type(automation).__name__}")
+    if isinstance(events, Event | Mapping | str):
+        raise TypeError("a list of events is asked for, also of one: [loaded('sales')]")
+    for index, one in enumerate(events):
+        if not isinstance(one, Event | Mapping):
+            raise TypeError(f"event {index + 1} is {type(one).__name__}, not an event such as loaded('sales')")
+    _check_time("until", until)
     form = form_of(automation, project=project)
     found = simulate([form], [as_event(one) for one in events], now=BEGIN, until=until)
     if found.automations[0].refused:
