@@ -12,7 +12,7 @@ import pytest
 
 from tests.acceptance.running import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(480)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(480)]
 
 # It goes through what they share: a world that is up, a peer, the comparison of the rows, both files.
 SOME = ["small"]

@@ -20,7 +20,7 @@ from tests.acceptance.running import weather
 from tests.compose_file import ROOT, start_order
 from tests.waiting import wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(600)]
 
 PUSH = ROOT / "examples" / "data" / "github-webhooks" / "push.1.json"
 # The longest way: a killed run's claim comes back when its lease of 30 s is over.

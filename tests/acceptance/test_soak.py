@@ -8,7 +8,7 @@ import pytest
 
 from tests.soak.run import Figures, soak
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(400)]
 
 SEED = 20261
 
