@@ -115,6 +115,7 @@ def test_an_overwritten_file_replaces_its_rows(up: Up) -> None:
     assert up.rows("weather", "weather/again.csv") == 4
 
 
+@pytest.mark.slow
 def test_a_file_dropped_while_penstock_was_down_is_loaded_after_it_is_up(own: Up) -> None:
     """What was dropped while nothing ran is found at the next start; on the embedded store, PUTs are seen as well.
 
