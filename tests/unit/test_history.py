@@ -12,13 +12,13 @@ import httpx
 import pytest
 
 from penstock import events
-from penstock.automations.define import owner_tag
 from penstock.automations.history import Past, owned_by, past_of
 from penstock.cli.failed_actions import concerns, failed_actions, waited
 from penstock.errors import PrefectFailed, PrefectUnavailable
 from penstock.ledger.facts import Story
 from penstock.model import Fact, State, Via
 from penstock.outbox.prefect_history import FAILED, Count, FailedAction, PrefectHistory
+from penstock.ownership import owner_tag
 from penstock.settings import Settings
 
 PROJECT = "shop"

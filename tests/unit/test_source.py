@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from prefect.events import actions
 from prefect.events.schemas.automations import AutomationCore, CompoundTrigger, EventTrigger, Posture, SequenceTrigger
 
-from penstock.automations.define import owner_tag
 from penstock.automations.forms import Form, form_of
 from penstock.automations.source import declared_form, declared_in, file_name, source_of
 from penstock.errors import DeclarationError
+from penstock.ownership import owner_tag
 from tests.automation_strategies import NAMED, NAMES, PROJECT, form_there, forms
 
 ROOT = Path(__file__).resolve().parents[2]

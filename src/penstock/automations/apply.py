@@ -8,11 +8,11 @@ from __future__ import annotations
 from httpx import HTTPStatusError, codes
 from prefect.client.orchestration import PrefectClient
 
-from penstock.automations.compare import bare, marked, owner
-from penstock.automations.define import owner_tag
+from penstock.automations.compare import bare, marked
 from penstock.automations.forms import Names, references, stand_in, with_ids
 from penstock.automations.server import ServerAutomation, ask, read_named
 from penstock.errors import ServerChanged
+from penstock.ownership import owner, owner_tag
 from penstock.plan import Change
 
 

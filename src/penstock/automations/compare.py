@@ -12,10 +12,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from penstock.automations.define import APPLIED_PREFIX, OWNER_PREFIX, Automation, owner_tag
+from penstock.automations.define import Automation
 from penstock.automations.forms import Form, references
 from penstock.automations.server import ServerAutomation
 from penstock.errors import DeclarationError
+from penstock.ownership import APPLIED_PREFIX, OWNER_PREFIX, owner, owner_tag
 from penstock.plan import Change
 
 
@@ -87,11 +88,6 @@ def has_drifted(found: ServerAutomation) -> bool:
     applied = {tag.removeprefix(APPLIED_PREFIX) for tag in found.tags if tag.startswith(APPLIED_PREFIX)}
     open_form = {key: value for key, value in found.form.items() if key != "enabled"}
     return not applied & {digest(found.form), digest(open_form)}
-
-
-def owner(tags: Sequence[str] | frozenset[str]) -> str | None:
-    """The project that owns what has these tags; None: nobody that penstock knows."""
-    return next((tag.removeprefix(OWNER_PREFIX) for tag in sorted(tags) if tag.startswith(OWNER_PREFIX)), None)
 
 
 def in_order(changes: Sequence[Change]) -> list[Change]:

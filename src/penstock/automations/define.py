@@ -16,11 +16,9 @@ from prefect.events.actions import Action, ActionTypes
 from prefect.events.schemas.automations import Trigger, TriggerTypes
 
 from penstock.errors import DeclarationError
+from penstock.ownership import APPLIED_PREFIX, OWNER_PREFIX
 
 PROJECT = "{project}"
-# How the tags begin that tell whose an automation is, and what was applied last.
-OWNER_PREFIX = "penstock:"
-APPLIED_PREFIX = "penstock.applied:"
 # Not within Jinja's own braces.
 _PROJECT = re.compile(r"(?<!\{)\{project\}(?!\})")
 
@@ -168,8 +166,3 @@ def call_webhook(block: str, *, payload: str = "") -> ByName:
 def with_project(text: str, project: str) -> str:
     """A text with the project's name where it says so."""
     return _PROJECT.sub(lambda _: project, text)
-
-
-def owner_tag(project: str) -> str:
-    """The tag by which penstock knows its own automations among others on the server."""
-    return OWNER_PREFIX + project

@@ -17,8 +17,9 @@ from prefect.events.schemas.automations import AutomationCore
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticSerializationError
 
-from penstock.automations.define import Automation, ByName, Kind, owner_tag, with_project
+from penstock.automations.define import Automation, ByName, Kind, with_project
 from penstock.errors import DeclarationError
+from penstock.ownership import owner_tag
 
 Form = dict[str, Any]
 

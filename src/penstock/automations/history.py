@@ -8,9 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from penstock.outbox.prefect_history import Count, FailedAction
-
-# As `define.owner_tag` makes it, without the import of Prefect that comes with it.
-_OWNED = "penstock:"
+from penstock.ownership import owner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +44,7 @@ def past_of(
             id=found["id"],
             name=found["name"],
             enabled=found["enabled"],
-            owner=_owner(found.get("tags") or []),
+            owner=owner(found.get("tags") or []),
             last_fired=fired[found["id"]].last if found["id"] in fired else None,
             acted=_number(acted, found["id"]),
             failed=_number(failed, found["id"]),
@@ -61,10 +59,6 @@ def past_of(
 def owned_by(lines: Sequence[Past], project: str) -> list[Past]:
     """Those of one project."""
     return [line for line in lines if line.owner == project]
-
-
-def _owner(tags: Sequence[str]) -> str | None:
-    return next((tag.removeprefix(_OWNED) for tag in sorted(tags) if tag.startswith(_OWNED)), None)
 
 
 def _number(counts: Mapping[str, Count], automation: str) -> int:

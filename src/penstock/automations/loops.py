@@ -19,6 +19,7 @@ from prefect.server.events.schemas.events import ReceivedEvent, ResourceSpecific
 from penstock import events
 from penstock.automations.forms import ACTIONS, Form, Names, stand_in
 from penstock.automations.templates import leaves
+from penstock.ownership import owner_tag
 
 # The states that a run can go through, with their types; of those at the end it reaches one.
 _RUN_STATES = {"Scheduled": "SCHEDULED", "Late": "SCHEDULED", "Pending": "PENDING", "Running": "RUNNING"}
@@ -251,7 +252,7 @@ def _of_run(deployment: str, form: Form, names: Names) -> Iterator[Effect]:
     if flow in ("ingest", "verify", "retain"):
         pool = names.id_of("work pool", project) or stand_in("work pool", project)
         related.append(_related("work-pool", f"prefect.work-pool.{pool}", project))
-        related += [_related("tag", f"prefect.tag.{tag}") for tag in sorted({f"penstock:{project}", dataset} - {""})]
+        related += [_related("tag", f"prefect.tag.{tag}") for tag in sorted({owner_tag(project), dataset} - {""})]
     by = f"a run of {deployment}"
     yield from _of_states({**_RUN_STATES, **_AGAIN_STATES, **_END_STATES}, by, related)
     if flow == "ingest" and project:

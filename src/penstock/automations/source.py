@@ -13,10 +13,11 @@ from datetime import timedelta
 from typing import Any
 
 from penstock.automations.compare import bare
-from penstock.automations.define import APPLIED_PREFIX, PROJECT, Automation, Kind, owner_tag, with_project
+from penstock.automations.define import PROJECT, Automation, Kind, with_project
 from penstock.automations.forms import ACTIONS, ID_FIELDS, Form
 from penstock.automations.layout import Group, Node, Text, laid_out, listed, mapping, quoted
 from penstock.errors import DeclarationError
+from penstock.ownership import APPLIED_PREFIX, owner_tag
 
 _EVENTS, _EVENT_ACTIONS, _EVENT_SCHEMAS = (
     "prefect.events",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from penstock.errors import DeclarationError
+from penstock.ownership import owner
 from penstock.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -57,8 +58,6 @@ def choose(
     there: Sequence[ServerAutomation], name: str | None, chosen: str | None, *, project: str
 ) -> ServerAutomation:
     """The automation that is meant. Raises DeclarationError for none, several, and one that another project owns."""
-    from penstock.automations.compare import owner
-
     named = [one for one in there if name in {None, one.name} and chosen in {None, one.id}]
     if not named and chosen:
         raise DeclarationError(
@@ -118,8 +117,6 @@ def _write(project_dir: Path, path: Path, code: str) -> None:
 
 
 def _standing(found: ServerAutomation, project: str) -> str:
-    from penstock.automations.compare import owner
-
     owned = owner(found.tags)
     whose = {None: "owned by no project", project: "owned by this project"}.get(owned, f"owned by {owned}")
     return f"{'enabled' if found.enabled else 'paused'}, {whose}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from penstock.errors import NotRunning, PenstockError, PrefectRefused, PrefectUnavailable
+from penstock.ownership import owner_tag
 from penstock.plan import Change, Plan
 from penstock.settings import Settings
 
@@ -93,7 +94,6 @@ def _why(response: httpx.Response) -> str:
 async def make_plan(client: PrefectClient, settings: Settings, *, prune: bool = False) -> Planned:
     """Compare what the project declares with what the server has. Writes nothing."""
     from penstock.automations.compare import Compared, SameName, compare, foreign_names
-    from penstock.automations.define import owner_tag
     from penstock.automations.forms import form_of, with_names
     from penstock.automations.lint import lint
     from penstock.automations.parameters import Accepts
@@ -160,7 +160,6 @@ async def carry_out(client: PrefectClient, planned: Planned, *, say: Callable[[C
     What was made before an error stays: planned again, the rest is left to do. Raises ServerChanged.
     """
     from penstock.automations.apply import apply_change
-    from penstock.automations.define import owner_tag
     from penstock.automations.server import read_server
     from penstock.flows.deployments import apply_deployment, apply_pool
     from penstock.worker import PenstockWorker

@@ -15,6 +15,7 @@ import click
 from rich.console import Console
 
 from penstock.errors import DeclarationError
+from penstock.ownership import owner_tag
 from penstock.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -186,7 +187,6 @@ def _enabled_as_applied(forms: Sequence[Form], applied: Sequence[Form]) -> list[
 def _ask(
     settings: Settings, since: datetime | None, until: datetime, *, applied: bool
 ) -> tuple[list[dict[str, Any]], list[Form]]:
-    from penstock.automations.define import owner_tag
     from penstock.automations.server import read_server
     from penstock.cli.planning import with_prefect
 

@@ -26,6 +26,7 @@ from penstock.events import deployment_name
 from penstock.flows.ingest import ingest
 from penstock.flows.retain import EVERY, retain
 from penstock.flows.verify import verify
+from penstock.ownership import owner_tag
 from penstock.plan import Change, Finding, Kind
 from penstock.settings import Settings
 
@@ -67,7 +68,7 @@ def wanted_deployment(dataset: Dataset, settings: Settings) -> Wanted:
         "entrypoint": "penstock.flows.ingest.ingest",
         "parameters": {"dataset": dataset.name},
         "description": f"Loads what is new in {dataset.prefix} into the table {dataset.name}.",
-        "tags": sorted([f"penstock:{settings.project}", dataset.name]),
+        "tags": sorted([owner_tag(settings.project), dataset.name]),
         **_alike(settings),
     }
     return Wanted(flow=ingest, fields=fields, schedules=wanted_schedules(dataset))
@@ -80,7 +81,7 @@ def wanted_verification(settings: Settings) -> Wanted:
         "entrypoint": "penstock.flows.verify.verify",
         "parameters": {},
         "description": "Compares the warehouse with the ledger; what the warehouse lost is loaded again.",
-        "tags": [f"penstock:{settings.project}"],
+        "tags": [owner_tag(settings.project)],
         **_alike(settings),
     }
     every = IntervalSchedule(interval=timedelta(seconds=settings.verify_seconds))
@@ -94,7 +95,7 @@ def wanted_retention(settings: Settings) -> Wanted:
         "entrypoint": "penstock.flows.retain.retain",
         "parameters": {},
         "description": "Removes what was loaded long enough ago from the store, and archives it in the ledger.",
-        "tags": [f"penstock:{settings.project}"],
+        "tags": [owner_tag(settings.project)],
         **_alike(settings),
     }
     every = IntervalSchedule(interval=EVERY)
