@@ -13,8 +13,8 @@ from bench import http_load, project, rows
 from bench.figures import Figure, Result, Target, Wrong, middle
 from bench.session import Session
 from bench.world import World
-from penstock.declarations import standard_webhooks
 from penstock.ledger.database import utc_now
+from penstock.verification import standard_webhooks
 from penstock.webhook import verify
 
 _CONNECTIONS = 64

@@ -12,8 +12,8 @@ from bench.drops import figures, timed_of
 from bench.figures import Result, Wrong, spread
 from bench.peers.stock_drops import measure_stock
 from bench.session import Session
-from penstock.declarations import standard_webhooks
 from penstock.ledger.database import utc_now
+from penstock.verification import standard_webhooks
 from penstock.webhook import verify
 
 

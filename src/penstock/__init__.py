@@ -8,13 +8,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from penstock.declarations import (
-    Bucket,
-    Dataset,
-    Folder,
-    Source,
-)
+from penstock.declarations import Bucket, Dataset, Folder
 from penstock.errors import PenstockError
+from penstock.sources import Chosen, Emit, Source, dataset_by_path, dataset_by_template
 from penstock.verification import (
     DeliveryId,
     Verification,
@@ -87,8 +83,10 @@ __all__ = [
     "Automation",
     "Bucket",
     "ByName",
+    "Chosen",
     "Dataset",
     "DeliveryId",
+    "Emit",
     "Folder",
     "PenstockError",
     "Source",
@@ -97,6 +95,8 @@ __all__ = [
     "basic",
     "bearer",
     "call_webhook",
+    "dataset_by_path",
+    "dataset_by_template",
     "github",
     "hmac_signed",
     "id_field",

@@ -1,4 +1,4 @@
-"""What a project's files export: `DATASET`, `SENSOR`, `SOURCE`. Pure data, checked when it is made.
+"""What the files in `flows/` and `sensors/` export: `DATASET`, `SENSOR`. Pure data, checked when it is made.
 
 A wrong declaration raises `DeclarationError`; `project.py` adds the file's name to it.
 """
@@ -13,45 +13,6 @@ from typing import Literal
 
 from penstock.errors import DeclarationError
 from penstock.model import RESERVED_PREFIX
-from penstock.verification import (
-    DeliveryId,
-    Verification,
-    basic,
-    bearer,
-    github,
-    hmac_signed,
-    id_field,
-    id_header,
-    id_of_body,
-    prefect_secret,
-    slack,
-    standard_webhooks,
-    stripe,
-    svix,
-    unverified,
-)
-
-__all__ = [
-    "Bucket",
-    "Dataset",
-    "DeliveryId",
-    "Folder",
-    "Source",
-    "Verification",
-    "basic",
-    "bearer",
-    "github",
-    "hmac_signed",
-    "id_field",
-    "id_header",
-    "id_of_body",
-    "prefect_secret",
-    "slack",
-    "standard_webhooks",
-    "stripe",
-    "svix",
-    "unverified",
-]
 
 NAME = re.compile(r"^[a-z][a-z0-9_]{0,62}\Z")
 
@@ -142,34 +103,3 @@ class Bucket:
 
     name: str | None = None
     every: timedelta = timedelta(seconds=30)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """A declared webhook sender: how it is verified, and which dataset its deliveries feed.
-
-    `headers` are the request headers kept with a delivery (lower case), `max_bytes` bounds a request body.
-    `dedup` is where a delivery's id stands, which is otherwise the scheme's own to say: one that comes again under the
-    same id is a duplicate.
-    `dedup_days` is how long at least a delivery's id is remembered once its dataset no longer retains it: a retry that
-    comes later is loaded again.
-    """
-
-    name: str
-    dataset: str
-    verify: Verification
-    dedup: DeliveryId | None = None
-    headers: Sequence[str] = ()
-    max_bytes: int = 5_000_000
-    event_per_delivery: bool = False
-    dedup_days: float = 30
-
-    def __post_init__(self) -> None:
-        if not NAME.match(self.name):
-            raise DeclarationError(f"source name {self.name!r}: use a-z, 0-9 and _, beginning with a letter")
-        if secret := {name.lower() for name in self.headers} & {"authorization", "cookie", self.verify.header.lower()}:
-            raise DeclarationError(f"source {self.name}: the header {min(secret)} holds a secret and is not kept")
-        if self.max_bytes < 1:
-            raise DeclarationError(f"source {self.name}: max_bytes must be at least 1")
-        if self.dedup_days < 1:
-            raise DeclarationError(f"source {self.name}: dedup_days must be at least 1")

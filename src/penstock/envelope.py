@@ -10,10 +10,12 @@ import base64
 import binascii
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 
 from penstock.errors import Unreadable
-from penstock.model import ENVELOPE_PREFIX, Delivery
+from penstock.model import ENVELOPE_PREFIX, Delivery, FurtherEvent
 
 _TEXTS = ("delivery", "source", "dataset", "content_type")
 
@@ -62,8 +64,10 @@ def decode_line(line: bytes) -> Delivery:
         found = json.loads(line)
         body = found["body"].encode() if "body" in found else base64.b64decode(found["body_base64"], validate=True)
         headers, received_at = found["headers"], _moment(found["received_at"])
+        request = found.get("request", "")
+        events = tuple(_event(one) for one in found.get("events", ()))
         # Anybody may write to the bucket: what is no text, or none that can be stored, fails here.
-        "".join([found[name] for name in _TEXTS] + [*headers.keys(), *headers.values()]).encode()
+        "".join([found[name] for name in _TEXTS] + [request, *headers.keys(), *headers.values()]).encode()
         return Delivery(
             id=found["delivery"],
             source=found["source"],
@@ -72,9 +76,19 @@ def decode_line(line: bytes) -> Delivery:
             content_type=found["content_type"],
             headers=headers,
             body=body,
+            request=request,
+            events=events,
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error) as error:
         raise Unreadable(f"not a line of an envelope: {error}") from None
+
+
+def _event(found: dict[str, Any]) -> FurtherEvent:
+    name, resource, payload = found["name"], found["resource"], found["payload"]
+    (name + resource + json.dumps(payload, ensure_ascii=False, allow_nan=False)).encode()
+    if not isinstance(payload, dict):
+        raise TypeError("an event's payload")
+    return FurtherEvent(name=name, resource=resource, payload=payload)
 
 
 def _moment(text: str) -> datetime:
@@ -93,6 +107,10 @@ def _line(delivery: Delivery) -> bytes:
         "content_type": delivery.content_type,
         "headers": delivery.headers,
     }
+    if delivery.request:
+        found["request"] = delivery.request
+    if delivery.events:
+        found["events"] = [asdict(event) for event in delivery.events]
     try:
         found["body"] = delivery.body.decode()
     except UnicodeDecodeError:

@@ -114,11 +114,20 @@ class Lease:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FurtherEvent:
+    """An event that a source asked for besides penstock's own; `resource` is its `prefect.resource.id`."""
+
+    name: str
+    resource: str
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """One accepted webhook request, as it is written into an envelope object.
+    """One accepted webhook request, or one event of a batch, as it is written into an envelope object.
 
     `id` is unique per source (the sender's delivery id, or a hash of the body where it has none); `headers` are the
-    allowed ones in lower case; `body` is the raw request body.
+    allowed ones in lower case; `body` is the request body. `request` names the HTTP request in log, ledger and events.
     """
 
     id: str
@@ -128,6 +137,8 @@ class Delivery:
     content_type: str
     headers: dict[str, str]
     body: bytes
+    request: str = ""
+    events: tuple[FurtherEvent, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from penstock.declarations import Bucket, Dataset, Folder, Source
+from penstock.declarations import Bucket, Dataset, Folder
 from penstock.errors import DeclarationError
+from penstock.sources import Source
 
 FOLDERS = ("flows", "sensors", "webhook", "automations")
 
@@ -144,5 +145,6 @@ def _check_together(datasets: Sequence[Dataset], sources: Sequence[Source]) -> N
         if source.name in seen:
             raise DeclarationError(f"two files in webhook/ declare the source {source.name}")
         seen.add(source.name)
-        if source.dataset not in names:
-            raise DeclarationError(f"source {source.name} feeds the dataset {source.dataset!r}, which flows/ lacks")
+        for dataset in source.datasets:
+            if dataset not in names:
+                raise DeclarationError(f"source {source.name} feeds the dataset {dataset!r}, which flows/ lacks")

@@ -154,7 +154,7 @@ class Verification:
         if self.scheme != "none" and not self.secrets:
             raise DeclarationError(f"verification {self.scheme!r} needs the name of an environment variable")
         for name in self.secrets:
-            if not ENV_NAME.match(name) and not _block_name(name):
+            if not is_secret_name(name):
                 raise DeclarationError(
                     "a secret is given by the NAME of an environment variable, or by prefect_secret(name), "
                     "never by its value"
@@ -254,8 +254,11 @@ def prefect_secret(name: str) -> str:
     return PREFECT + name
 
 
-def _block_name(secret: str) -> bool:
-    return secret.startswith(PREFECT) and bool(_BLOCK_NAME.fullmatch(secret.removeprefix(PREFECT)))
+def is_secret_name(name: str) -> bool:
+    """Whether this names a secret, by an environment variable or a Secret block."""
+    if name.startswith(PREFECT):
+        return bool(_BLOCK_NAME.fullmatch(name.removeprefix(PREFECT)))
+    return bool(ENV_NAME.match(name))
 
 
 def _check_header(name: str) -> None:

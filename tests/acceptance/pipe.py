@@ -10,11 +10,11 @@ from typing import Any
 
 import httpx
 
-from penstock.declarations import standard_webhooks
 from penstock.errors import QueryRefused, WarehouseLocked
 from penstock.ledger import Ledger
 from penstock.ledger.database import utc_now
 from penstock.settings import load_settings
+from penstock.verification import standard_webhooks
 from penstock.webhook import verify
 from penstock.wiring import open_warehouse
 from tests.acceptance.running import Up

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from penstock.declarations import Dataset, Source, unverified
+from penstock.declarations import Dataset
 from penstock.errors import PenstockError
 from penstock.flows.retain import Retained, Retention, retain, retain_all
 from penstock.flows.verify import compare
@@ -29,6 +29,8 @@ from penstock.ledger.tables import objects
 from penstock.model import Delivery, State
 from penstock.objects import ObjectStore
 from penstock.sensors.sweep import Sweep
+from penstock.sources import Source
+from penstock.verification import unverified
 from tests.integration.parts import SALES, parts_in
 from tests.integration.test_batch import Works, csv_of, works_on
 from tests.real_store import RealStore, real_store

@@ -18,10 +18,11 @@ from click.testing import CliRunner, Result
 from pydantic import SecretStr
 
 from penstock.cli.main import cli
-from penstock.declarations import Source, prefect_secret, stripe
 from penstock.project import FOLDERS, load_project
 from penstock.settings import load_settings
+from penstock.sources import Source
 from penstock.testing.intake import MemoryIntake
+from penstock.verification import prefect_secret, stripe
 from penstock.webhook.app import create_app
 from penstock.webhook.secrets import Secrets, open_secrets
 from penstock.webhook.serve import bind

@@ -15,9 +15,10 @@ from typing import Any
 import httpx
 import pytest
 
-from penstock.declarations import Source, unverified
 from penstock.errors import SettingsError
+from penstock.sources import Source
 from penstock.testing.intake import MemoryIntake
+from penstock.verification import unverified
 from penstock.webhook.app import Limits, create_app
 from penstock.webhook.serve import EdgeServer, bind
 from tests.waiting import wait_for

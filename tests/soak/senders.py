@@ -17,7 +17,7 @@ import httpx
 import urllib3
 from minio.error import MinioException
 
-from penstock.declarations import Verification
+from penstock.verification import Verification
 from penstock.webhook.verify import sign
 from tests.soak.plan import Content, Drop, Post, Put
 from tests.soak.world import BUCKET, World

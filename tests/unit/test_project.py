@@ -9,18 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from penstock.declarations import (
-    Bucket,
-    Dataset,
-    Folder,
-    Source,
-    Verification,
-    github,
-    standard_webhooks,
-    unverified,
-)
+from penstock.declarations import Bucket, Dataset, Folder
 from penstock.errors import DeclarationError
 from penstock.project import FOLDERS, Project, load_project
+from penstock.sources import Source
+from penstock.verification import Verification, github, standard_webhooks, unverified
 
 IMPORTS = "from penstock.declarations import Bucket, Dataset, Folder, Source, unverified\n"
 

@@ -8,12 +8,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from minio.deleteobjects import DeleteError
 
-from penstock.declarations import Dataset, Source, unverified
+from penstock.declarations import Dataset
 from penstock.errors import DeclarationError
 from penstock.flows.retention import Plan, done_deliveries, plan_versions, plan_without_versions
 from penstock.ledger.archive import Held
 from penstock.model import State, Version
 from penstock.objects import ObjectStore
+from penstock.sources import Source
+from penstock.verification import unverified
 
 BEFORE = datetime(2026, 3, 1, tzinfo=UTC)
 OLD, YOUNG = BEFORE - timedelta(days=1), BEFORE + timedelta(days=1)

@@ -7,9 +7,11 @@ from datetime import timedelta
 
 import pytest
 
-from penstock.declarations import (
+from penstock.errors import DeclarationError
+from penstock.sources import Source
+from penstock.verification import (
     DeliveryId,
-    Source,
+    Hmac,
     Verification,
     basic,
     bearer,
@@ -24,8 +26,6 @@ from penstock.declarations import (
     svix,
     unverified,
 )
-from penstock.errors import DeclarationError
-from penstock.verification import Hmac
 
 
 def template(signed: str, **how: str) -> Verification:

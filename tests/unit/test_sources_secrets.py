@@ -11,9 +11,10 @@ import httpx
 import pytest
 
 from penstock.cli.secrets import made_secrets
-from penstock.declarations import Source, bearer, github, prefect_secret, standard_webhooks, stripe, svix, unverified
 from penstock.errors import PrefectUnavailable
 from penstock.settings import load_settings
+from penstock.sources import Source
+from penstock.verification import bearer, github, prefect_secret, standard_webhooks, stripe, svix, unverified
 from penstock.webhook.hooks import _Secrets
 from penstock.webhook.schemes.standard import Standard
 from penstock.webhook.secrets import Secrets, open_secrets, remedy

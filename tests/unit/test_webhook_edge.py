@@ -12,10 +12,11 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from penstock.declarations import Source, github, standard_webhooks, unverified
 from penstock.errors import DeclarationError, LedgerUnavailable, StoreUnavailable, Terminal
 from penstock.model import Via
+from penstock.sources import Source
 from penstock.testing.intake import MemoryIntake
+from penstock.verification import github, standard_webhooks, unverified
 from penstock.webhook.app import Limits, create_app
 from penstock.webhook.verify import sign
 

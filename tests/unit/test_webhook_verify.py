@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from penstock.declarations import Verification, github, standard_webhooks, unverified
 from penstock.errors import SettingsError, Unverified
+from penstock.verification import Verification, github, standard_webhooks, unverified
 from penstock.webhook import verify as edge
 from penstock.webhook.verify import sender_headers, sign, usable
 

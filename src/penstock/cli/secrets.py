@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from penstock.declarations import Source
 from penstock.settings import SECRETS_FILE, read_made, write_made
+from penstock.sources import Source
 from penstock.verification import PREFECT, Verification
 from penstock.webhook.verify import new_secret
 

@@ -10,11 +10,11 @@ from typing import Any
 import click
 import httpx
 
-from penstock.declarations import Source
 from penstock.errors import NotRunning, PenstockError, SettingsError, Unverified
 from penstock.ledger.database import utc_now
 from penstock.project import load_project
 from penstock.settings import Settings, load_settings
+from penstock.sources import Source
 from penstock.webhook import verify
 from penstock.webhook.secrets import open_secrets, remedy
 

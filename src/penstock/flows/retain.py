@@ -18,7 +18,7 @@ from typing import Any
 from prefect import flow, get_run_logger
 
 from penstock import envelope
-from penstock.declarations import Dataset, Source
+from penstock.declarations import Dataset
 from penstock.errors import PenstockError, Terminal
 from penstock.flows.retention import Plan, done_deliveries, plan_versions, plan_without_versions
 from penstock.flows.verify import due
@@ -28,6 +28,7 @@ from penstock.model import ENVELOPE_PREFIX, Stat, State
 from penstock.objects import ObjectStore
 from penstock.project import load_project
 from penstock.settings import load_settings
+from penstock.sources import Source
 from penstock.wiring import open_ledger, open_store
 
 log = logging.getLogger(__name__)
@@ -200,7 +201,7 @@ def retain_all(
     for dataset in datasets:
         try:
             if dataset.retain_days is not None and retention.is_due(dataset.name):
-                feeding = [source for source in sources if source.dataset == dataset.name]
+                feeding = [source for source in sources if dataset.name in source.datasets]
                 passes.append(retention.run_once(dataset, feeding))
         except Exception as error:  # the run fails with it, once the other datasets had their pass
             failed[dataset.name] = error

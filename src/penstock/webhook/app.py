@@ -18,8 +18,8 @@ from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from penstock.declarations import Source
 from penstock.errors import DeclarationError, LedgerUnavailable, StoreUnavailable, Transient
+from penstock.sources import Source
 from penstock.webhook import hints, hooks
 from penstock.webhook.bodies import Memory
 from penstock.webhook.deliveries import GroupCommit

@@ -10,9 +10,9 @@ from datetime import datetime, timedelta
 from fastapi import Request
 from pydantic import BaseModel
 
-from penstock.declarations import Source
 from penstock.errors import Transient, Unverified
 from penstock.model import Delivery
+from penstock.sources import Source
 from penstock.webhook.bodies import Memory, read_body
 from penstock.webhook.deliveries import Busy, GroupCommit
 from penstock.webhook.metrics import UNKNOWN_SOURCE, Metrics
@@ -129,7 +129,7 @@ class Hooks:
         return Delivery(
             id=found,
             source=source.name,
-            dataset=source.dataset,
+            dataset=source.datasets[0],  # chosen per delivery in the next step
             received_at=now,
             content_type=headers.get("content-type", ""),
             headers={name.lower(): headers[name.lower()] for name in source.headers if name.lower() in headers},

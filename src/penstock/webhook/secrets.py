@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterable
 
 import httpx
 
-from penstock.declarations import Source
 from penstock.errors import PrefectUnavailable
 from penstock.settings import Settings
+from penstock.sources import Source
 from penstock.verification import PREFECT
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ def remedy(name: str) -> str:
 
 def open_secrets(settings: Settings, sources: Iterable[Source]) -> Secrets:
     """The secrets of these sources; blocks are not read until `refresh` or `keep_fresh` is called."""
-    names = [name for source in sources for name in source.verify.secrets]
+    names = [name for source in sources for name in source.secrets]
     return Secrets(names, resolve=settings.resolve_secret, read=_reader(settings))
 
 
