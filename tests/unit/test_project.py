@@ -15,7 +15,7 @@ from penstock.project import FOLDERS, Project, load_project
 from penstock.sources import Source
 from penstock.verification import Verification, github, standard_webhooks, unverified
 
-IMPORTS = "from penstock.declarations import Bucket, Dataset, Folder, Source, unverified\n"
+IMPORTS = "from penstock import Bucket, Dataset, Folder, Source, unverified\n"
 
 
 @pytest.fixture(autouse=True)
