@@ -1,16 +1,23 @@
-"""Reads request bodies within bounds: of size, of time, and of memory over all requests."""
+"""Reads request bodies within bounds: of size, inflated too, of time, and of memory over all requests."""
 
 from __future__ import annotations
 
 import asyncio
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
+import anyio.to_thread
 from fastapi import Request
 
 from penstock.webhook.problems import BODY_READ, Refusal, try_later
 
+_GZIP = 16 + zlib.MAX_WBITS
+_CHUNK = 64 * 1024
+# Deflate's own limit is 1,032 bytes from one (zlib's technical details).
+_MOST_INFLATED = 1032
 _LENGTH = re.compile(r"[0-9]{1,19}")
 
 
@@ -64,6 +71,40 @@ async def read_body(request: Request, *, limit: int, seconds: float, reserve: Ca
         raise Refusal("too-slow", f"The body must come within {seconds:g} seconds.") from None
     request.scope[BODY_READ] = True
     return bytes(body)
+
+
+async def read_gzip(body: bytes, *, limit: int, reserve: Callable[[int], None]) -> bytes:
+    """What a gzip body holds; `limit` is in bytes. Raises Refusal: too-large, unparseable, busy."""
+    # What it may hold at most is reserved first: the thread that inflates it cannot reserve.
+    most = min(limit, len(body) * _MOST_INFLATED)
+    reserve(most)
+    found = await anyio.to_thread.run_sync(partial(inflate, body, limit=limit))
+    reserve(len(found) - most)
+    return found
+
+
+def inflate(body: bytes, *, limit: int) -> bytes:
+    """What a gzip body holds, of one member or several. `limit` is in bytes and holds before more is inflated.
+
+    Raises Refusal: too-large, unparseable. Source: RFC 1952.
+    """
+    found = bytearray()
+    rest = body
+    while rest:
+        member = zlib.decompressobj(wbits=_GZIP)
+        while not member.eof:
+            try:
+                chunk = member.decompress(rest, _CHUNK)
+            except zlib.error:
+                raise Refusal("unparseable", "The body is no gzip.") from None
+            rest = member.unconsumed_tail
+            if len(found) + len(chunk) > limit:
+                raise _too_large(limit)
+            if not chunk and not member.eof:
+                raise Refusal("unparseable", "The body ends before its gzip does.")
+            found += chunk
+        rest = member.unused_data
+    return bytes(found)
 
 
 def _too_large(limit: int) -> Refusal:

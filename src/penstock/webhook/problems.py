@@ -41,15 +41,23 @@ KINDS: Mapping[str, tuple[int, str]] = {
     "bad-content-length": (400, "Content-Length is not a number"),
     "empty-body": (400, "The body is empty"),
     "cut-off": (400, "The request ended before its body did"),
+    "unparseable": (400, "The body cannot be read"),
+    "bad-cloudevent": (400, "No CloudEvents 1.0"),
     "unverified": (401, "The request is not verified"),
+    "not-local": (403, "Not from here"),
     "unknown-source": (404, "No such source"),
+    "wrong-method": (405, "The source does not take this method"),
     "too-slow": (408, "The body took too long"),
+    "retired": (410, "The source is retired"),
     "too-large": (413, "The body is too large"),
-    "content-encoding": (415, "Encoded bodies are not taken"),
+    "content-encoding": (415, "The body's encoding is not taken"),
+    "content-type": (415, "The body's type is not taken"),
+    "too-many": (429, "Too many requests"),
     "busy": (503, "Too much is waiting"),
     "unavailable": (503, "It cannot be made durable now"),
     "secret-unset": (503, "The source's secret is not usable"),
     "notifications-off": (503, "Notifications are off"),
+    "operations-off": (503, "There is no token to ask with"),
     "not-ready": (503, "Not ready"),
 }
 
@@ -76,6 +84,15 @@ def documented(*kinds: str) -> dict[int | str, dict[str, Any]]:
         status, title = KINDS[kind]
         titles.setdefault(status, []).append(f"{title} (`{_type(kind)}`)")
     return {status: _response(status, "; ".join(titles[status])) for status in sorted(titles)}
+
+
+def answer(request: Request, refusal: Refusal) -> Response:
+    """The answer to a request that is refused; it ends the connection when the request's body was not read."""
+    status, title = KINDS[refusal.kind]
+    problem = Problem(type=_type(refusal.kind), title=title, status=status, detail=refusal.detail)
+    if request.scope.get(BODY_READ) or not _has_body(request):
+        return _ProblemResponse(problem, refusal.headers)
+    return _LastResponse(problem, refusal.headers)
 
 
 def install(app: FastAPI) -> None:
@@ -130,7 +147,7 @@ def _response(status: int, description: str) -> dict[str, Any]:
         "description": description,
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }
-    if status == 503:
+    if status in (429, 503):
         documented["headers"] = {
             "Retry-After": {"description": "Seconds to wait, where waiting helps", "schema": {"type": "integer"}}
         }
@@ -139,11 +156,7 @@ def _response(status: int, description: str) -> dict[str, Any]:
 
 async def _on_refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)
-    status, title = KINDS[error.kind]
-    problem = Problem(type=_type(error.kind), title=title, status=status, detail=error.detail)
-    if request.scope.get(BODY_READ) or not _has_body(request):
-        return _ProblemResponse(problem, error.headers)
-    return _LastResponse(problem, error.headers)
+    return answer(request, error)
 
 
 def _has_body(request: Request) -> bool:

@@ -27,17 +27,29 @@ def verify(
     *,
     dedup: DeliveryId | None = None,
 ) -> str:
-    """Return the delivery's id: what `dedup` says, or else the scheme itself.
+    """Return the delivery's id of a request that is verified: `check` and `identify` in one."""
+    sent = Sent(headers, body)
+    check(verification, secrets, sent, now)
+    return identify(verification, sent, dedup=dedup)
 
-    `headers` are as they came, one that was sent twice included. `secrets` are values, any of them may match. Raises
-    Unverified for everything that is not exactly right, and SettingsError where a secret is unset or no secret of this
-    scheme.
+
+def check(verification: Verification, secrets: Sequence[str], sent: Sent, now: datetime) -> None:
+    """Return when the request is from whom it says.
+
+    `secrets` are values, any of them may match. Raises Unverified for everything that is not exactly right, and
+    SettingsError where a secret is unset or no secret of this scheme.
     """
     scheme = _scheme(verification)
-    sent = Sent(headers, body)
     keys = [_key(scheme, verification, secret) for secret in secrets]
     scheme.check(keys, sent, now.timestamp(), verification.tolerance)
-    return delivery_id(dedup or scheme.id, sent)
+
+
+def identify(verification: Verification, sent: Sent, *, dedup: DeliveryId | None = None) -> str:
+    """The delivery's id: what `dedup` says, or else the scheme itself. Raises Unverified where it is no id.
+
+    `sent` may have the body as it was inflated, which is another than the one that was signed.
+    """
+    return delivery_id(dedup or _scheme(verification).id, sent)
 
 
 def sign(verification: Verification, secret: str, delivery: str, body: bytes, now: datetime) -> dict[str, str]:
