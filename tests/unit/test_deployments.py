@@ -13,7 +13,6 @@ from penstock.flows.deployments import (
     Wanted,
     all_wanted,
     foreign_deployments,
-    parameter_schemas,
     plan_deployments,
     wanted_deployment,
     wanted_schedules,
@@ -69,7 +68,7 @@ def on_server(wanted: Wanted, **changed: Any) -> dict[str, Any]:
         "id": "one",
         "tags": list(reversed(wanted.fields["tags"])),
         "schedules": schedules,
-        "parameter_openapi_schema": parameter_schemas([wanted])[wanted.name],
+        "parameter_openapi_schema": wanted.parameter_schema,
         "paused": False,
         **changed,
     }

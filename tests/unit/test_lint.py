@@ -319,7 +319,7 @@ def test_a_parameter_that_nobody_gives() -> None:
     assert of(Accepts(schema=SCHEMA, given={"day": "today"})) == []
     assert of(Accepts(schema=SCHEMA)) == [("missing-parameter", "error")]
     assert of(Accepts(schema=SCHEMA, enforced=False)) == [("missing-parameter", "warning")]
-    assert of(SCHEMA) == []
+    assert of(Accepts(schema=SCHEMA, given=None)) == []
 
 
 def test_what_the_server_would_refuse_besides() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from httpx import HTTPStatusError, codes
 from prefect.client.orchestration import PrefectClient
 
-from penstock.automations.compare import bare, marked
+from penstock.automations.compare import comparable, marked
 from penstock.automations.forms import Names, references, stand_in, with_ids
 from penstock.automations.server import ServerAutomation, ask, read_named
 from penstock.errors import ServerChanged
@@ -23,9 +23,9 @@ async def apply_change(client: PrefectClient, change: Change, *, names: Names, p
     """
     if change.kind == "unchanged":
         return names
-    found = [one for one in await read_named(client, change.name, names) if one.id == change.existing]
     if change.kind == "create":
         return await _create(client, change, names, project)
+    found = [one for one in await read_named(client, change.name, names) if one.id == change.existing]
     if not found or not _as_planned(found[0], change):
         raise ServerChanged(f"automation {change.name!r} was changed since the plan: look with `penstock plan`")
     if change.kind == "delete":
@@ -73,5 +73,4 @@ async def _delete(client: PrefectClient, found_id: str | None) -> None:
 
 def _as_planned(found: ServerAutomation, change: Change) -> bool:
     old = change.old or {}
-    now = {key: value for key, value in bare(found.form).items() if key != "enabled" or "enabled" in old}
-    return now == old and owner(found.tags) == owner(old["tags"])
+    return comparable(found.form, old) == old and owner(found.tags) == owner(old["tags"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from penstock.automations.define import Automation
@@ -70,6 +70,11 @@ def bare(form: Form) -> Form:
     """A form without what penstock itself adds to its tags."""
     tags = [tag for tag in form["tags"] if not tag.startswith(APPLIED_PREFIX)]
     return {**form, "tags": tags}
+
+
+def comparable(form: Form, wanted: Form) -> Form:
+    """A server's form as it can be equal to `wanted`: enabling is its operator's, unless the declaration says so."""
+    return {key: value for key, value in bare(form).items() if key != "enabled" or "enabled" in wanted}
 
 
 def marked(form: Form) -> Form:
@@ -139,19 +144,19 @@ def _adopted(name: str, automation: Automation, there: Sequence[ServerAutomation
 def _change(form: Form, found: ServerAutomation | None, *, adopted: bool) -> Change:
     if found is None:
         return Change(kind="create", what="automation", name=form["name"], new=form)
-    old, new = bare(found.form), form
+    new = form
     if adopted:
         tags = [tag for tag in form["tags"] if not tag.startswith(OWNER_PREFIX)]
         new = {**form, "tags": tags}
-    compared: Mapping[str, object] = {key: value for key, value in old.items() if key != "enabled" or "enabled" in new}
-    if compared == new:
+    old = comparable(found.form, new)
+    if old == new:
         return Change(kind="unchanged", what="automation", name=form["name"], old=old, new=new, existing=found.id)
     by_hand = not adopted and has_drifted(found)
     return Change(
         kind="drift" if by_hand else "update",
         what="automation",
         name=form["name"],
-        old=dict(compared),
+        old=old,
         new=form,
         existing=found.id,
     )

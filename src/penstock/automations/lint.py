@@ -54,7 +54,7 @@ class _Declared:
     form: Form
     automation: Automation
     names: Names
-    schemas: Mapping[str, Accepts | Mapping[str, Any]]
+    schemas: Mapping[str, Accepts]
 
     @property
     def name(self) -> str:
@@ -81,15 +81,14 @@ def lint(
     automations: Sequence[tuple[Form, Automation]],
     *,
     names: Names,
-    schemas: Mapping[str, Accepts | Mapping[str, Any]],
+    schemas: Mapping[str, Accepts],
     foreign: Collection[str],
     files: Mapping[str, str],
 ) -> list[Finding]:
     """What the rules find in declared automations, by the automations' names and then in the order of `RULES`.
 
-    `names` is what the server has and what this plan will create, `schemas` what each deployment takes (a schema alone
-    is of one that enforces it, and whose own values are not known), `foreign` the names of automations on the server
-    that are not this project's, `files` where each automation is declared.
+    `names` is what the server has and what this plan will create, `schemas` what each deployment takes, `foreign` the
+    names of automations on the server that are not this project's, `files` where each automation is declared.
     """
     found: list[tuple[str, Problem]] = []
     for form, automation in automations:
@@ -236,10 +235,9 @@ def _templates(one: _Declared) -> Iterator[Problem]:
 
 def _parameters(one: _Declared) -> Iterator[Problem]:
     for where, action in one.actions:
-        found = one.schemas.get(action.get("deployment", ""))
-        if action.get("type") != "run-deployment" or found is None:
+        accepts = one.schemas.get(action.get("deployment", ""))
+        if action.get("type") != "run-deployment" or accepts is None:
             continue
-        accepts = found if isinstance(found, Accepts) else Accepts(schema=found, given=None)
         shapes = one.shapes(where)
         broken = any(
             problem.rule == "template"

@@ -98,7 +98,7 @@ async def make_plan(client: PrefectClient, settings: Settings, *, prune: bool = 
     from penstock.automations.lint import lint
     from penstock.automations.parameters import Accepts
     from penstock.automations.server import read_server
-    from penstock.flows.deployments import all_wanted, foreign_deployments, parameter_schemas, plan_deployments
+    from penstock.flows.deployments import all_wanted, foreign_deployments, plan_deployments
     from penstock.project import load_project
 
     project = load_project(settings.project_dir)
@@ -110,7 +110,6 @@ async def make_plan(client: PrefectClient, settings: Settings, *, prune: bool = 
         for form, automation in zip(forms, project.automations, strict=True)
     ]
     wanted = all_wanted(project.datasets, settings)
-    schemas = parameter_schemas(wanted)
     deployments, gone = plan_deployments(wanted, server.deployments, tag=tag)
     try:
         compared = compare(declared, server.automations, project=settings.project, prune=prune)
@@ -133,7 +132,7 @@ async def make_plan(client: PrefectClient, settings: Settings, *, prune: bool = 
         names=server.names.without(going).knowing(to_be),
         schemas={
             **{name: Accepts.of(raw) for name, raw in server.deployments.items() if raw["id"] not in going},
-            **{one.name: Accepts(schema=schemas[one.name], given=one.fields["parameters"]) for one in wanted},
+            **{one.name: Accepts(schema=one.parameter_schema, given=one.fields["parameters"]) for one in wanted},
         },
         foreign=foreign_names(server.automations, tag),
         files=project.declared_in,

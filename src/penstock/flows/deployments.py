@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
 from prefect.client.schemas.objects import DeploymentSchedule
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists
 from prefect.utilities.callables import parameter_schema
 
 from penstock.declarations import Dataset
@@ -59,6 +60,11 @@ class Wanted:
     def name(self) -> str:
         """`flow/deployment`."""
         return f"{self.flow.name}/{self.fields['name']}"
+
+    @cached_property
+    def parameter_schema(self) -> dict[str, Any]:
+        """What its flow takes, as Prefect has it."""
+        return dict(parameter_schema(self.flow).model_dump_for_openapi())
 
 
 def wanted_deployment(dataset: Dataset, settings: Settings) -> Wanted:
@@ -151,11 +157,6 @@ def foreign_deployments(wanted: Sequence[Wanted], there: Mapping[str, Mapping[st
     ]
 
 
-def parameter_schemas(wanted: Sequence[Wanted]) -> dict[str, dict[str, Any]]:
-    """The parameter schema of each deployment."""
-    return {one.name: _schema(one) for one in wanted}
-
-
 async def apply_deployment(client: PrefectClient, change: Change, wanted: Sequence[Wanted]) -> None:
     """Make one change of a deployment. Raises ServerChanged, having written nothing, where another did meanwhile."""
     try:
@@ -167,8 +168,6 @@ async def apply_deployment(client: PrefectClient, change: Change, wanted: Sequen
         )
         there = response.json()
         old: dict[str, Any] | None = _form_there(there)
-    except ObjectNotFound:
-        old = None
     except HTTPStatusError as error:
         if error.response.status_code != codes.NOT_FOUND:
             raise
@@ -184,7 +183,7 @@ async def apply_deployment(client: PrefectClient, change: Change, wanted: Sequen
             await client.create_flow_from_name(one.flow.name),
             **one.fields,
             schedules=list(one.schedules),
-            parameter_openapi_schema=_schema(one),
+            parameter_openapi_schema=one.parameter_schema,
         )
         return
     # Creating it anew would take a concurrency limit and a queue from it that its operator gave it.
@@ -253,7 +252,7 @@ def _form(wanted: Wanted) -> dict[str, Any]:
     return {
         **wanted.fields,
         "schedules": sorted(_key(item.schedule) for item in wanted.schedules),
-        "parameter_openapi_schema": _schema(wanted),
+        "parameter_openapi_schema": wanted.parameter_schema,
     }
 
 
@@ -265,10 +264,6 @@ def _form_there(found: Mapping[str, Any]) -> dict[str, Any]:
         "schedules": sorted(_key(item.schedule) for item in schedules),
         "paused_schedules": sorted(_key(item.schedule) for item in schedules if not item.active),
     }
-
-
-def _schema(wanted: Wanted) -> dict[str, Any]:
-    return dict(parameter_schema(wanted.flow).model_dump_for_openapi())
 
 
 def _key(schedule: Any) -> str:
