@@ -49,6 +49,7 @@ def made(uid: int, gid: int) -> dict[str, Callable[[], str]]:
         "PENSTOCK_S3_SECRET_KEY": lambda: secrets.token_urlsafe(30),
         "PENSTOCK_PREFECT_AUTH": lambda: f"penstock:{secrets.token_urlsafe(24)}",
         "PENSTOCK_NOTIFY_TOKEN": lambda: secrets.token_urlsafe(24),
+        "PENSTOCK_API_TOKEN": lambda: secrets.token_urlsafe(24),
         "GITHUB_WEBHOOK_SECRET": lambda: secrets.token_urlsafe(32),
         # Standard Webhooks prescribes whsec_ and 24 to 64 bytes in base64.
         "SALES_WEBHOOK_SECRET": lambda: "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode(),

@@ -16,6 +16,9 @@ OBJECT_QUARANTINED = "penstock.object.quarantined"
 OBJECT_LOST = "penstock.object.lost"
 DELIVERY_ACCEPTED = "penstock.delivery.accepted"
 
+# Events whose names begin so are penstock's and Prefect's own: nobody else may have them sent.
+RESERVED = ("prefect.", "prefect-cloud.", "penstock.")
+
 # Prefect drops an event over 1.5 MB silently; a summary names only so many keys.
 SUMMARY_KEYS = 10
 
@@ -30,7 +33,9 @@ PAYLOADS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     DATASET_LOADED: {"dataset": {**_SUMMARY, "rows": "integer", "rejected": "integer", "run": "string"}},
     OBJECT_QUARANTINED: {"object": {"key": "string", "object": "string", "reason": "string", "run": "string"}},
     OBJECT_LOST: {"object": {"key": "string", "object": "string", "reason": "string"}},
-    DELIVERY_ACCEPTED: {"source": {"delivery": "string", "dataset": "string", "bytes": "integer"}},
+    DELIVERY_ACCEPTED: {
+        "source": {"delivery": "string", "dataset": "string", "bytes": "integer", "request": "string"},
+    },
 }
 """What the payload of each event has: by the kind of its resource, each field with its type in JSON Schema's words.
 

@@ -20,7 +20,8 @@ from penstock.errors import FileChanged, ObjectMissing, PenstockError, Refused, 
 from penstock.ledger import Ledger
 from penstock.ledger.arrivals import FileMark, Seen
 from penstock.ledger.decide import no_dataset
-from penstock.model import RESERVED_PREFIX, Delivery, Stat, Via
+from penstock.model import RESERVED_PREFIX, Delivery, ObjectRef, Stat, Via
+from penstock.notifications import Unusable
 from penstock.objects import KEY_BYTES, ObjectStore
 
 log = logging.getLogger(__name__)
@@ -133,6 +134,65 @@ class Landing:
             for start in range(0, len(distinct), _TOGETHER)
         )
 
+    def removed(
+        self,
+        bucket: str,
+        keys: Sequence[str],
+        via: Via,
+        *,
+        skip: Callable[[str, PenstockError], None] | None = None,
+    ) -> int:
+        """Hints that these keys were removed; returns how many generations waited and became missing.
+
+        What cannot be read any more, by its version neither, becomes missing before a run asks for it. A key that is
+        there is a hint like any other: a removal that is told of late hides nothing. Otherwise as `seen`.
+        """
+        distinct = list(dict.fromkeys(keys))
+        return sum(
+            self._removed_together(bucket, distinct[start : start + _TOGETHER], via, skip)
+            for start in range(0, len(distinct), _TOGETHER)
+        )
+
+    def _removed_together(
+        self, bucket: str, keys: Sequence[str], via: Via, skip: Callable[[str, PenstockError], None] | None
+    ) -> int:
+        asked = [key for key in keys if not key.startswith(RESERVED_PREFIX) and _may_exist(key)]
+        # Before the store is asked: what is recorded after that was there after that, and is not meant.
+        waiting = self._ledger.removals.untried(bucket, asked)
+        gone: list[str] = []
+        again: list[str] = []
+        for key, answer in self._ask(bucket, asked):
+            if isinstance(answer, ObjectMissing):
+                gone.append(key)
+            elif not isinstance(answer, Refused):
+                again.append(key)
+        lost = [ref for key in gone for ref in waiting.get(key, ()) if not self._readable(ref, skip)]
+        missing = self._ledger.removals.record(bucket, gone, lost)
+        # The same bytes may have come back meanwhile, and have passed for what became missing.
+        self._seen_together(bucket, [*again, *sorted({ref.key for ref in missing})], via, lambda: None, skip)
+        return len(missing)
+
+    def _readable(self, ref: ObjectRef, skip: Callable[[str, PenstockError], None] | None) -> bool:
+        """Whether a run could still read a generation whose key is gone; what cannot be told is left to the run."""
+        if ref.version_id is None:
+            return False
+        try:
+            self._store.stat(ref.bucket, ref.key, version_id=ref.version_id)
+        except ObjectMissing:
+            return False
+        except Refused:
+            return True
+        except (Transient, SettingsError) as error:
+            if skip is None:
+                raise
+            self._store.ping()
+            skip(ref.key, error)
+        return True
+
+    def keep_unusable(self, parts: Sequence[Unusable]) -> int:
+        """Put what no notification can be made of into quarantine; returns how many were new and are kept."""
+        return self._ledger.unusable.keep(parts)
+
     def _seen_together(
         self,
         bucket: str,
@@ -212,12 +272,11 @@ class Landing:
         stat = self._store.put_bytes(self._bucket, key, envelope.encode(riding), content_type="application/x-ndjson")
         faults.point("landing.envelope_after_put")
         entries = dict(enumerate(riding, start=1))
-        raced = self._ledger.deliveries.record(self._bucket, key, stat, entries, Via.WEBHOOK)
+        raced = self._ledger.deliveries.record(
+            self._bucket, key, stat, entries, Via.WEBHOOK, announce_each=self._announce_each
+        )
         faults.point("landing.envelope_after_record")
         lost = {(entries[entry].source, entries[entry].id) for entry in raced}
-        for delivery in riding:
-            if delivery.source in self._announce_each and (delivery.source, delivery.id) not in lost:
-                self._ledger.deliveries.announce(delivery)
         return [
             was or (delivery.source, delivery.id) in lost for was, delivery in zip(duplicate, deliveries, strict=True)
         ]
@@ -228,7 +287,9 @@ class Landing:
         entries = {
             entry: delivery for entry, delivery in enumerate(found, start=1) if delivery.dataset in self._by_name
         }
-        known = self._ledger.deliveries.record(stat.bucket, stat.key, stat, entries, Via.SWEEP)
+        known = self._ledger.deliveries.record(
+            stat.bucket, stat.key, stat, entries, Via.SWEEP, announce_each=self._announce_each
+        )
         return len(entries) - len(known)
 
     def check(self) -> None:

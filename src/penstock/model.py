@@ -17,6 +17,9 @@ ENVELOPE_PREFIX = RESERVED_PREFIX + "deliveries/"
 # The `bucket` of what was refused before it ever became an object, such as a symlink in the inbox.
 REFUSED_BUCKET = "(inbox)"
 
+# The `bucket` of notifications, or parts of one, that nothing could be done with; the `key` is a digest of the bytes.
+NOTIFICATIONS_BUCKET = "(notifications)"
+
 
 class State(StrEnum):
     """The states of an object or delivery; `ledger/states.py` holds the legal moves."""

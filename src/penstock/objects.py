@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import re
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -40,11 +39,14 @@ from penstock.errors import (
     Transient,
 )
 from penstock.model import Stat, Version
+from penstock.notifications import Change, parse
 
 CHUNK = 1024 * 1024
 KEY_BYTES = 1024
 # Both local stores keep a part of a key as a file name; rclone lists a longer one for ever after refusing it.
 SEGMENT_BYTES = 255
+# What a bucket tells of.
+_TOLD = ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"]
 # What a store lists, or removes, in one answer.
 _PAGE = 1000
 
@@ -214,11 +216,11 @@ class ObjectStore:
                     failed.update([(error.name, error.version_id)] if error.name in keys else page)
         return failed
 
-    def stat(self, bucket: str, key: str) -> Stat:
-        """What the store says of `key` now. Raises ObjectMissing."""
+    def stat(self, bucket: str, key: str, *, version_id: str | None = None) -> Stat:
+        """What the store says of `key` now, or of one version of it. Raises ObjectMissing."""
         _check_key(key)
-        with self._ours(bucket, key):
-            found = self._client.stat_object(bucket, key)
+        with self._ours(bucket, key, version_id):
+            found = self._client.stat_object(bucket, key, version_id=version_id)
             return _stat(bucket, key, found)
 
     def get(
@@ -313,12 +315,12 @@ class ObjectStore:
         prefix: str = "",
         stop: threading.Event,
         on_open: Callable[[], None] | None = None,
-    ) -> Iterator[str]:
-        """Keys of objects created from now on, until `stop` is set (noticed within a second).
+    ) -> Iterator[Change]:
+        """What is put and removed from now on, until `stop` is set (noticed within a second).
 
         This is one connection's life: StoreUnavailable ends it when the connection breaks or is silent for 5 s.
         `on_open` is called once the store has subscribed us, so that a sweep after it misses nothing. A consumer that
-        is slow loses keys, since MinIO does not wait. Raises CannotListen for a store that cannot notify, and for the
+        is slow loses some, since MinIO does not wait. Raises CannotListen for a store that cannot notify, and for the
         MinIO builds since commit 52eee5a2f (October 2025), which hold events back; `notify` works with those.
         """
         with self._ours(bucket):
@@ -328,23 +330,27 @@ class ObjectStore:
                     raise CannotListen(f"The object store at {self.endpoint} cannot notify.")
                 if on_open:
                     on_open()
-                yield from _keys(response.stream(CHUNK), stop)
+                yield from _changes(response.stream(CHUNK), stop)
             finally:
                 response.close()
             if not stop.is_set():
                 raise StoreUnavailable(f"the object store at {self.endpoint} ended the notifications")
 
     def notify(self, bucket: str, target: str) -> None:
-        """Have MinIO POST each object created in `bucket` to its webhook `target` (see `object_server.Webhook`).
+        """Have MinIO POST each object put or removed in `bucket` to its webhook `target` (see `object_server.Webhook`).
 
         What else the bucket notifies of stays as it is. Raises CannotListen for a store that cannot.
         """
         arn = f"arn:minio:sqs::{target}:webhook"
         try:
             found = self._client.get_bucket_notification(bucket)
-            if any(queue.queue == arn for queue in found.queue_config_list):
+            asked = [queue for queue in found.queue_config_list if queue.queue == arn]
+            if any(set(_TOLD) <= set(queue.events) for queue in asked):
                 return
-            ours = QueueConfig(queue=arn, events=["s3:ObjectCreated:*"], config_id=f"penstock-{target}")
+            for queue in asked:
+                if queue.events == _TOLD[:1]:  # as penstock once asked for it; MinIO refuses two that overlap
+                    found.queue_config_list.remove(queue)
+            ours = QueueConfig(queue=arn, events=_TOLD, config_id=f"penstock-{target}")
             found.queue_config_list.append(ours)
             self._client.set_bucket_notification(bucket, found)
         except (MinioException, HTTPError, ParseError, ValueError) as error:
@@ -355,7 +361,7 @@ class ObjectStore:
             ) from None
 
     def _subscribe(self, bucket: str, prefix: str) -> BaseHTTPResponse:
-        query = {"prefix": prefix, "suffix": "", "events": ("s3:ObjectCreated:*",), "ping": str(_PING_SECONDS)}
+        query = {"prefix": prefix, "suffix": "", "events": tuple(_TOLD), "ping": str(_PING_SECONDS)}
         try:
             # minio-py's listen_bucket_notification reconnects by itself, blocks without an event and asks for no ping.
             return self._listener._execute("GET", bucket, query_params=cast(Any, query), preload_content=False)
@@ -441,16 +447,16 @@ class _Exact:
         return found
 
 
-def _keys(chunks: Iterator[bytes], stop: threading.Event) -> Iterator[str]:
-    """The keys in MinIO's stream of lines. Unlike those sent to a webhook, its keys are not query-escaped."""
+def _changes(chunks: Iterator[bytes], stop: threading.Event) -> Iterator[Change]:
+    """What MinIO's stream of lines tells. Unlike those sent to a webhook, its keys are not query-escaped."""
     rest = b""
     for chunk in chunks:
         if stop.is_set():
             return
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
-            for record in (json.loads(line).get("Records") or ()) if line.strip() else ():
-                yield record["s3"]["object"]["key"]
+            for change in parse(line, escaped=False).changes:
+                yield change
                 if stop.is_set():
                     return
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import re
@@ -12,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -28,6 +29,21 @@ RUNTIME_FILE = "up.json"
 SECRETS_FILE = "secrets.json"
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _networks(listed: str) -> list[Network]:
+    return [ipaddress.ip_network(part.strip()) for part in listed.split(",") if part.strip()]
+
+
+def _checked_proxies(listed: str) -> str:
+    try:
+        networks = _networks(listed)
+    except ValueError as error:
+        raise ValueError(f"{error}; give addresses or networks, such as 10.0.0.5,192.168.0.0/24") from None
+    if any(network.prefixlen == 0 for network in networks):
+        raise ValueError("a network of every address would let anybody choose the address that is logged and limited")
+    return listed
 
 
 class Settings(BaseSettings):
@@ -63,6 +79,15 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Where the webhook listens; loopback unless told otherwise")
     port: int = Field(8484, ge=0, le=65535)
     notify_token: SecretStr = Field(SecretStr(""), description="Bearer token of POST /notifications/s3")
+    api_token: SecretStr = Field(
+        SecretStr(""), description="Bearer token of readiness, metrics and own routes; on loopback none is asked for"
+    )
+    trusted_proxies: Annotated[str, AfterValidator(_checked_proxies)] = Field(
+        "",
+        description="Addresses and networks, by commas, whose X-Forwarded-For and X-Request-Id are believed",
+    )
+    webhook_workers: int = Field(1, ge=1, le=64, description="How many processes serve the webhook")
+    access_log: bool = Field(True, description="Whether each request of the webhook is a line on standard output")
 
     lease_seconds: float = Field(30.0, gt=0, le=300)
     stall_seconds: Seconds = Field(
@@ -77,6 +102,11 @@ class Settings(BaseSettings):
     worker_limit: int = Field(4, ge=1, description="How many runs a worker has at once")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @property
+    def proxies(self) -> list[Network]:
+        """The networks of the proxies that are trusted."""
+        return _networks(self.trusted_proxies)
 
     @property
     def ledger(self) -> str:

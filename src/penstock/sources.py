@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 from penstock.declarations import NAME
 from penstock.errors import DeclarationError
+from penstock.events import RESERVED
 from penstock.verification import DeliveryId, Verification, is_secret_name
 
 _RATE = re.compile(r"[1-9][0-9]{0,8}/(second|minute|hour|day)")
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*\Z")
-_RESERVED_EVENTS = ("prefect.", "prefect-cloud.", "penstock.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,8 @@ class Emit:
     `name` and `resource` (the event's `prefect.resource.id`) are sandboxed Jinja templates over `body`, `headers`,
     `delivery`, `source` and `dataset`; `payload` has a JMESPath over the same for each of its fields. With `when`, a
     JMESPath, only where it finds something true. An event is a hint: one that cannot be made, because what it names is
-    not there, is not sent, and the delivery is accepted all the same.
+    not there, is not sent, and the delivery is accepted all the same. So is a field that is null: `body.note || ''`
+    gives it another value. What a sender says cannot begin a name or a resource like one of Prefect's or penstock's.
     """
 
     name: str
@@ -65,7 +66,7 @@ class Emit:
     def __post_init__(self) -> None:
         if not self.name or not self.resource:
             raise DeclarationError("an event needs a name and a resource")
-        if self.name.startswith(_RESERVED_EVENTS):
+        if self.name.startswith(RESERVED):
             raise DeclarationError(f"event {self.name!r}: names that begin with prefect. or penstock. are not yours")
 
 

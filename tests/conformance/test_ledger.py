@@ -382,13 +382,6 @@ class TestDeliveries:
         ]
         assert bench.ledger.deliveries.envelopes("landing", [found[0].key, "other"]) == {found[0].key}
 
-    def test_a_delivery_can_have_an_event_of_its_own(self, bench: Bench) -> None:
-        """A source that asks for it gets one event for each delivery, and only one however often it is told."""
-        for _ in range(2):
-            bench.ledger.deliveries.announce(delivery("1"))
-        (event,) = bench.ledger.outbox.unsent(10)
-        assert (event.name, event.payload["delivery"]) == (events.DELIVERY_ACCEPTED, "1")
-
 
 class _Crash(Exception):
     """The process died here, as far as the transaction is concerned."""

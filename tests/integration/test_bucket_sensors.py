@@ -16,10 +16,10 @@ from penstock.cli.free_ports import free_port
 from penstock.errors import CannotListen, LedgerUnavailable, PenstockError, SettingsError, StoreUnavailable
 from penstock.landing import Landing
 from penstock.model import State, Via
+from penstock.notifications import Change, parse
 from penstock.object_server import Webhook
 from penstock.sensors import bucket
 from penstock.sensors.bucket import BucketSensor, StoreFolderSensor
-from penstock.webhook.notifications import parse
 from tests.integration.parts import Parts, parts_in, running
 from tests.real_store import RealStore, real_store
 from tests.waiting import wait_for
@@ -55,6 +55,10 @@ def store_folder(parts: Parts, landing: Any = None) -> Iterator[list[None]]:
     with running(sensor.run):
         wait_for(lambda: asked, what="the sensor watches, and asks for a sweep of what was before")
         yield asked
+
+
+def put(key: str) -> Change:
+    return Change(bucket="heard", key=key)
 
 
 def pending(parts: Parts) -> list[str]:
@@ -181,10 +185,10 @@ def test_listening_is_tried_again(parts: Parts, caplog: pytest.LogCaptureFixture
 
         opened = 0
 
-        def listen(self, bucket: str, *, stop: threading.Event, on_open: Any) -> Iterator[str]:
+        def listen(self, bucket: str, *, stop: threading.Event, on_open: Any) -> Iterator[Change]:
             self.opened += 1
             on_open()
-            yield f"sales/{self.opened}.csv"
+            yield put(f"sales/{self.opened}.csv")
             raise StoreUnavailable
 
     for number in (1, 2):
@@ -199,6 +203,28 @@ def test_listening_is_tried_again(parts: Parts, caplog: pytest.LogCaptureFixture
     assert "ended: The object store does not answer" in caplog.text
 
 
+def test_what_is_heard_to_be_removed_is_missing(parts: Parts) -> None:
+    """A key that is gone before it was read is missing; one that is there again is recorded, by what is heard last."""
+
+    class Listened:
+        """A store that tells of what is gone, and of what is there."""
+
+        def listen(self, bucket: str, *, stop: threading.Event, on_open: Any) -> Iterator[Change]:
+            on_open()
+            for key in ("sales/gone.csv", "sales/back.csv"):
+                yield put(key)
+                yield Change(bucket=bucket, key=key, removed=True)
+            stop.wait()
+
+    parts.arrive("sales/gone.csv", b"gone")
+    parts.store.remove(parts.bucket, "sales/gone.csv")
+    parts.put("sales/back.csv", b"back")
+    sensor = BucketSensor(parts.bucket, store=cast(Any, Listened()), landing=parts.landing, sweep_soon=lambda: None)
+    with running(sensor.run):
+        wait_for(lambda: parts.states("sales/gone.csv") == [State.MISSING], what="what is gone is missing")
+        wait_for(lambda: pending(parts) == ["sales/back.csv"], what="what is there is recorded")
+
+
 def test_what_is_heard_meanwhile_is_recorded_together(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first key does not wait; what comes while it is recorded goes together, and beyond a bound to the sweep."""
     monkeypatch.setattr(bucket, "_MOST_HINTS", 20)
@@ -207,11 +233,11 @@ def test_what_is_heard_meanwhile_is_recorded_together(parts: Parts, monkeypatch:
     class Chatty:
         """A store that tells of one key, and of many while that is recorded."""
 
-        def listen(self, bucket: str, *, stop: threading.Event, on_open: Any) -> Iterator[str]:
+        def listen(self, bucket: str, *, stop: threading.Event, on_open: Any) -> Iterator[Change]:
             on_open()
-            yield "sales/first"
+            yield put("sales/first")
             assert first.wait(30)
-            yield from (f"sales/{number}" for number in range(30))
+            yield from (put(f"sales/{number}") for number in range(30))
             all_heard.set()
             stop.wait()
 
@@ -248,10 +274,10 @@ def test_listening_while_nothing_can_be_recorded(
     class Chatty:
         """A store that tells of a key as soon as it is listened to."""
 
-        def listen(self, bucket: str, *, stop: threading.Event, on_open: Any) -> Iterator[str]:
+        def listen(self, bucket: str, *, stop: threading.Event, on_open: Any) -> Iterator[Change]:
             on_open()
             while not stop.wait(0.01):
-                yield "sales/x.csv"
+                yield put("sales/x.csv")
 
     class Full:
         """A landing whose ledger's disk is full for some calls."""
@@ -312,7 +338,7 @@ def notified(port: int, landing: Landing) -> Iterator[None]:
     class Receiver(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            for name, key in parse(body).keys:
+            for name, key in parse(body).created:
                 landing.seen(name, [key], Via.NOTIFICATION)
             self.send_response(200)
             self.send_header("Content-Length", "0")

@@ -48,8 +48,9 @@ def test_the_payloads_are_those_of_the_emitters(bench: Bench) -> None:
     each = declared("each", event_per_object=True)
     bench.ledger.arrivals.record([Seen(stat=stat(f"each/{n}"), dataset=each) for n in range(3)], Via.BUCKET)
     came = delivery("d1")
-    bench.ledger.deliveries.record("landing", "_penstock/deliveries/sales/1", stat("e"), {1: came}, Via.WEBHOOK)
-    bench.ledger.deliveries.announce(came)
+    bench.ledger.deliveries.record(
+        "landing", "_penstock/deliveries/sales/1", stat("e"), {1: came}, Via.WEBHOOK, announce_each={"shop"}
+    )
     heard = Heard()
     relay = Relay(bench.ledger, heard, project=PROJECT, unanswered_after=timedelta(seconds=60), clock=bench.clock)
     relay.run_once()

@@ -563,7 +563,7 @@ class TestDeliveries:
         assert len(kept.works.parts.keys()) == 1
 
 
-def crashed(*args: object) -> None:
+def crashed(*args: object, **kwargs: object) -> None:
     raise ZeroDivisionError
 
 

@@ -289,7 +289,7 @@ def test_make_env_fills_every_value(make_env: ModuleType, tmp_path: Path) -> Non
     assert values.keys() == variables_of(EXAMPLE).keys()
     assert [name for name, value in values.items() if not value] == []
     secrets = [value for name, value in values.items() if SECRET.search(name)]
-    assert len(set(secrets)) == len(secrets) == 9
+    assert len(set(secrets)) == len(secrets) == 10
     assert min(map(len, secrets)) >= 20
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
     assert (tmp_path / "inbox").is_dir()

@@ -89,8 +89,8 @@ class Listening:
     def _run(self) -> None:
         store, bucket, prefix = self._arguments
         try:
-            for key in store.listen(bucket, prefix=prefix, stop=self.stop, on_open=self.opened.set):
-                self.heard.put(key)
+            for change in store.listen(bucket, prefix=prefix, stop=self.stop, on_open=self.opened.set):
+                self.heard.put(change.key + (" is gone" if change.removed else ""))
         except BaseException as error:
             self.ended_by = error
 
@@ -109,8 +109,9 @@ def listening(store: ObjectStore, bucket: str, prefix: str = "") -> Iterator[Lis
         assert not found.thread.is_alive()
 
 
-def _event(*keys: str) -> bytes:
-    return json.dumps({"Records": [{"s3": {"object": {"key": key}}} for key in keys]}).encode() + b"\n"
+def _event(*keys: str, name: str = "s3:ObjectCreated:Put") -> bytes:
+    records = [{"eventName": name, "s3": {"bucket": {"name": "landing"}, "object": {"key": key}}} for key in keys]
+    return json.dumps({"Records": records}).encode() + b"\n"
 
 
 def test_keys_come_letter_by_letter(minio: FlushingMinio) -> None:
@@ -120,7 +121,10 @@ def test_keys_come_letter_by_letter(minio: FlushingMinio) -> None:
         minio.send(whole[:20])
         minio.send(whole[20:])
         assert [found.heard.get(timeout=30) for _ in range(3)] == ["sales/a b+c%2B.csv", "sales/é", "sales/second"]
+        minio.send(b"no JSON\n" + _event("sales/a b+c%2B.csv", name="s3:ObjectRemoved:Delete"))
+        assert found.heard.get(timeout=30) == "sales/a b+c%2B.csv is gone"
         assert b"prefix=sales%2F" in minio.request
+        assert b"events=s3%3AObjectRemoved%3A%2A" in minio.request
         assert b"ping=1" in minio.request
 
 

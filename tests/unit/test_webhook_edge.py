@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx
 import pytest
-from fastapi import FastAPI
 
 from penstock.errors import DeclarationError, LedgerUnavailable, StoreUnavailable, Terminal
 from penstock.model import Via
@@ -19,10 +18,9 @@ from penstock.testing.intake import MemoryIntake
 from penstock.verification import github, standard_webhooks, unverified
 from penstock.webhook.app import Limits, create_app
 from penstock.webhook.verify import sign
+from tests.edge import BODY, TOKEN, Edge, kind
 
 SECRET = "whsec_" + "c2VjcmV0" * 4
-BODY = b'{"a": 1}'
-TOKEN = "a-token"
 
 SHOP = Source(
     name="shop", dataset="orders", verify=standard_webhooks("SHOP_SECRET"), headers=("X-Topic",), max_bytes=100
@@ -30,76 +28,19 @@ SHOP = Source(
 GITHUB = Source(name="github", dataset="events", verify=github("GITHUB_SECRET"), headers=("x-github-event",))
 OPEN = Source(name="open", dataset="open", verify=unverified(because="a test"), max_bytes=100)
 UNSET = Source(name="unset", dataset="orders", verify=standard_webhooks("SHOP_SECRET", "UNSET_SECRET"))
+STATUSES = (200, 202, 400, 401, 403, 404, 408, 410, 413, 415, 429, 500, 503)
 WRONG = Source(name="wrong", dataset="orders", verify=standard_webhooks("WRONG_SECRET"))
 
 
-class Edge:
-    """The app with its double, and each status that was seen of each route."""
-
-    def __init__(self, *, limits: Limits | None = None, notify_token: str = TOKEN) -> None:
-        self.intake = MemoryIntake()
-        self.now = datetime(2026, 3, 1, 12, tzinfo=UTC)
-        self.secrets = {"SHOP_SECRET": SECRET, "GITHUB_SECRET": "plain", "WRONG_SECRET": "whsec_%"}
-        self.app: FastAPI = create_app(
-            sources=[SHOP, GITHUB, OPEN, UNSET, WRONG],
-            intake=self.intake,
-            resolve_secret=lambda name: self.secrets.get(name, ""),
-            notify_token=notify_token,
-            buckets=["landing"],
-            clock=lambda: self.now,
-            version="1.2.3",
-            limits=limits,
-        )
-        self.document: dict[str, Any] = self.get("/openapi.json").json()
-
-    async def _send(self, method: str, path: str, **parts: Any) -> httpx.Response:
-        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://edge") as client:
-            return await client.request(method, path, **parts)
-
-    def send(self, method: str, path: str, **parts: Any) -> httpx.Response:
-        """Send, and check that the answer is documented and a problem where it is an error."""
-        found = asyncio.run(self._send(method, path, **parts))
-        route = "/hooks/{source}" if path.startswith("/hooks/") else path
-        operation = getattr(self, "document", {}).get("paths", {}).get(route, {}).get(method.lower())
-        if operation is not None:
-            documented = operation["responses"].get(str(found.status_code))
-            assert documented, f"{method} {route} answered {found.status_code}, which is not documented"
-            assert found.headers["content-type"].partition(";")[0] in documented["content"]
-        if found.status_code >= 400:
-            assert found.headers["content-type"] == "application/problem+json"
-            problem = found.json()
-            assert problem["status"] == found.status_code
-            assert set(problem) == {"type", "title", "status", "detail"}
-        return found
-
-    def get(self, path: str) -> httpx.Response:
-        """GET a path."""
-        return self.send("GET", path)
-
-    def hook(self, source: str, content: Any = BODY, headers: Mapping[str, str] | None = None) -> httpx.Response:
-        """POST to a source."""
-        return self.send("POST", f"/hooks/{source}", content=content, headers=dict(headers or {}))
-
-    def signed(
-        self, delivery: str = "d-1", body: bytes = BODY, headers: Mapping[str, str] | None = None
-    ) -> httpx.Response:
-        """POST to `shop`, signed."""
-        return self.hook("shop", body, {**sign(SHOP.verify, SECRET, delivery, body, self.now), **(headers or {})})
-
-    def notify(self, content: bytes, token: str = f"Bearer {TOKEN}") -> httpx.Response:
-        """POST a notification."""
-        return self.send("POST", "/notifications/s3", content=content, headers={"authorization": token})
+def make(**settings: Any) -> Edge:
+    """An edge for these sources."""
+    secrets = {"SHOP_SECRET": SECRET, "GITHUB_SECRET": "plain", "WRONG_SECRET": "whsec_%"}
+    return Edge([SHOP, GITHUB, OPEN, UNSET, WRONG], secrets, **settings)
 
 
 @pytest.fixture
 def edge() -> Edge:
-    return Edge()
-
-
-def kind(response: httpx.Response) -> str:
-    found: str = response.json()["type"]
-    return found.removeprefix("urn:penstock:problem:")
+    return make()
 
 
 def test_a_signed_request_is_accepted_once(edge: Edge) -> None:
@@ -112,13 +53,6 @@ def test_a_signed_request_is_accepted_once(edge: Edge) -> None:
     [kept] = edge.intake.deliveries
     assert (kept.body, kept.headers, kept.content_type) == (BODY, {"x-topic": "paid"}, "application/json")
     assert (kept.source, kept.dataset, kept.received_at) == ("shop", "orders", edge.now)
-
-
-def test_githubs_ping_is_a_delivery_like_any_other(edge: Edge) -> None:
-    """A ping is signed, accepted and kept."""
-    headers = {**sign(GITHUB.verify, "plain", "guid", b'{"zen": "x"}', edge.now), "x-github-event": "ping"}
-    assert edge.hook("github", b'{"zen": "x"}', headers).status_code == 202
-    assert edge.intake.deliveries[0].headers == {"x-github-event": "ping"}
 
 
 def test_an_open_source_takes_equal_bodies_once(edge: Edge) -> None:
@@ -173,7 +107,7 @@ def test_a_secret_that_is_set_later_is_used(edge: Edge) -> None:
         (BODY, {"content-length": "٣".encode()}, (400, "bad-content-length")),
         (BODY, {"content-length": "101"}, (413, "too-large")),
         (b"x" * 101, {}, (413, "too-large")),
-        (BODY, {"content-encoding": "gzip"}, (415, "content-encoding")),
+        (BODY, {"content-encoding": "br"}, (415, "content-encoding")),
         (BODY, {"webhook-id": "with space"}, (401, "unverified")),
     ],
 )
@@ -210,7 +144,7 @@ def test_the_limit_holds_before_the_end_of_the_body(edge: Edge) -> None:
 
 def test_a_slow_body_is_cut_off() -> None:
     """A body that does not come in time is 408."""
-    edge = Edge(limits=Limits(read_seconds=0.05))
+    edge = make(limits=Limits(read_seconds=0.05))
 
     async def stuck() -> AsyncIterator[bytes]:
         yield b"x"
@@ -242,7 +176,7 @@ def test_a_crash_is_500_and_leaks_nothing(edge: Edge) -> None:
 @pytest.mark.parametrize("limits", [Limits(max_waiting=0), Limits(memory_bytes=4)])
 def test_a_full_edge_is_busy(limits: Limits) -> None:
     """A full queue and full memory are 503 with Retry-After, never accepted; memory is given back."""
-    edge = Edge(limits=limits)
+    edge = make(limits=limits)
     for _ in range(2):
         found = edge.signed()
         assert (found.status_code, kind(found)) == (503, "busy")
@@ -266,11 +200,11 @@ def test_notifications_become_hints(edge: Edge) -> None:
         notification(("landing", "a+b"), ("landing", "c"), ("foreign", "d"), ("landing", "_penstock/deliveries/x"))
     )
     assert found.status_code == 200
-    assert found.json() == {"seen": 2, "ignored": 2, "skipped": 1, "unusable": 1, "failed": 0}
+    assert found.json() == {"seen": 2, "removed": 0, "ignored": 2, "skipped": 0, "unusable": 2, "failed": 0}
     assert edge.intake.seen_calls == [("landing", ["a b", "c"], Via.NOTIFICATION)]
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff"])
+@pytest.mark.parametrize("body", [b"{", b"[]", b"\xff"])
 def test_an_unusable_notification_is_answered_200(edge: Edge, body: bytes) -> None:
     """A refusal would be sent again for ever, so rubbish from an authenticated sender is only counted."""
     found = edge.notify(body)
@@ -301,7 +235,17 @@ def test_a_hint_that_fails_for_now_does_not_hold_the_others(edge: Edge) -> None:
     assert len(edge.intake.seen_calls) == 1
 
 
-@pytest.mark.parametrize("token", ["", "Bearer", "Bearer wrong", f"Basic {TOKEN}", TOKEN, "Bearer ü"])
+def basic(user: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{TOKEN}".encode()).decode()
+
+
+def test_a_notification_may_bring_the_token_as_a_password(edge: Edge) -> None:
+    """Amazon SNS has no other way than its endpoint's URL."""
+    assert edge.notify(notification(("landing", "a.csv")), token=basic("penstock")).status_code == 200
+    assert len(edge.intake.seen_calls) == 1
+
+
+@pytest.mark.parametrize("token", ["", "Bearer", "Bearer wrong", f"Basic {TOKEN}", TOKEN, "Bearer ü", basic("other")])
 def test_notifications_need_the_token(edge: Edge, token: str) -> None:
     """Without the right bearer token a notification is 401 and gives no hint."""
     found = edge.send(
@@ -317,13 +261,8 @@ def test_notifications_need_the_token(edge: Edge, token: str) -> None:
 @pytest.mark.parametrize("token", ["", "Bearer ", "Bearer x"])
 def test_notifications_without_a_configured_token_are_off(token: str) -> None:
     """An empty configured token lets nobody in, an empty one least of all."""
-    edge = Edge(notify_token="")
+    edge = make(notify_token="")
     assert kind(edge.notify(notification(("landing", "a")), token)) == "notifications-off"
-
-
-def test_a_large_notification_is_refused(edge: Edge) -> None:
-    """A notification over one megabyte is 413."""
-    assert kind(edge.notify(b" " * 1_000_001)) == "too-large"
 
 
 def test_health_readiness_and_which_part_fails(edge: Edge) -> None:
@@ -373,7 +312,7 @@ def test_the_frameworks_own_errors_are_problems(edge: Edge) -> None:
 def test_the_document_describes_security_and_every_refusal(edge: Edge) -> None:
     """The document names the signature headers, the bearer token and each status, and resolves its references."""
     operation = edge.document["paths"]["/hooks/{source}"]["post"]
-    assert set(operation["responses"]) == {"202", "400", "401", "404", "408", "413", "415", "500", "503"}
+    assert set(operation["responses"]) == {str(status) for status in STATUSES}
     schemes = edge.document["components"]["securitySchemes"]
     assert {"webhook-signature", "x-hub-signature-256", "notify"} <= set(schemes)
     assert {} in operation["security"]

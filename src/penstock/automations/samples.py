@@ -53,7 +53,7 @@ def sample(
             found["run"] = str(uuid4())
     elif name == events.DELIVERY_ACCEPTED:
         resource = events.source_resource(project, subject)
-        found = {"delivery": str(uuid4()), "dataset": subject, "bytes": _BYTES}
+        found = {"delivery": str(uuid4()), "dataset": subject, "bytes": _BYTES, "request": uuid4().hex}
     return made(name, resource, related=related, payload={**found, **(payload or {})}, occurred=occurred)
 
 

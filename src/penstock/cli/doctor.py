@@ -18,6 +18,7 @@ from penstock.cli.show import table
 from penstock.errors import PenstockError
 from penstock.project import Project, load_project
 from penstock.settings import Settings, load_settings, masked, provenance
+from penstock.webhook.guard import is_loopback
 from penstock.webhook.secrets import open_secrets, remedy
 from penstock.webhook.verify import usable
 from penstock.wiring import open_ledger, open_prefect, open_store, open_warehouse
@@ -60,6 +61,7 @@ def examine(settings: Settings) -> list[Finding]:
         ("python", lambda: f"{platform.python_version()} on {platform.system()}"),
         ("project", lambda: _project(settings)),
         ("sources", lambda: _sources(settings)),
+        ("webhook", lambda: _webhook(settings)),
         ("store", lambda: _store(settings)),
         ("ledger", lambda: _ledger(settings)),
         ("warehouse", lambda: _warehouse(settings)),
@@ -102,6 +104,18 @@ def _sources(settings: Settings) -> str:
         raise PenstockError("; ".join([*wrong, *warnings]))
     verified = sum(source.verify.scheme != "none" for source in project.sources)
     return "; ".join([f"{verified} verified", *warnings])
+
+
+def _webhook(settings: Settings) -> str:
+    where = f"{settings.host}:{settings.port}, workers: {settings.webhook_workers}"
+    if is_loopback(settings.host):
+        return f"{where}; readiness, metrics and own routes are for this machine"
+    if not settings.api_token.get_secret_value():
+        raise PenstockError(
+            f"{where}: readiness, metrics and own routes answer nobody beyond this machine: set PENSTOCK_API_TOKEN, "
+            "or `penstock up` makes one"
+        )
+    return f"{where}; readiness, metrics and own routes ask for PENSTOCK_API_TOKEN"
 
 
 def _store(settings: Settings) -> str:

@@ -100,8 +100,11 @@ async def make_plan(client: PrefectClient, settings: Settings, *, prune: bool = 
     from penstock.automations.server import read_server
     from penstock.flows.deployments import all_wanted, foreign_deployments, plan_deployments
     from penstock.project import load_project
+    from penstock.webhook import choice
 
     project = load_project(settings.project_dir)
+    for source in project.sources:
+        choice.check(source)
     tag = owner_tag(settings.project)
     forms = [form_of(automation, project=settings.project) for automation in project.automations]
     server = await read_server(client, prefer=tag)

@@ -20,7 +20,7 @@ from penstock.cli.show import cell, moment, table
 from penstock.cli.why import as_key
 from penstock.ledger.facts import Story
 from penstock.ledger.replay import Selection
-from penstock.model import REFUSED_BUCKET, State
+from penstock.model import NOTIFICATIONS_BUCKET, REFUSED_BUCKET, State
 from penstock.settings import load_settings, without_login
 from penstock.wiring import open_ledger
 
@@ -183,6 +183,9 @@ def _tell(console: Console, story: Story, prefect_api_url: str) -> None:
         console.print("  next: mend it, and drop the file into the inbox again", soft_wrap=True)
         return
     name = cell(story.name)
+    if story.name.startswith(f"{NOTIFICATIONS_BUCKET}/"):
+        console.print(f"  next: mend what sends it, then penstock quarantine drop {name}", soft_wrap=True)
+        return
     console.print(
         f"  next: mend it, then penstock quarantine replay {name}; or penstock quarantine drop {name}", soft_wrap=True
     )

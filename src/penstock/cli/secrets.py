@@ -25,6 +25,7 @@ def made_secrets(home: Path, sources: Sequence[Source], *, has: Callable[[str], 
         "PENSTOCK_S3_SECRET_KEY": lambda: secrets.token_urlsafe(30),
         "PENSTOCK_PREFECT_AUTH": lambda: f"penstock:{secrets.token_urlsafe(24)}",
         "PENSTOCK_NOTIFY_TOKEN": lambda: secrets.token_urlsafe(24),
+        "PENSTOCK_API_TOKEN": lambda: secrets.token_urlsafe(24),
     }
     for source in sources:
         names = source.verify.secrets

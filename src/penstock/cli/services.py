@@ -1,4 +1,4 @@
-"""The long-running parts, each a command of its own: `sensors`, `serve`, `relay`, `worker`. `up` runs them all."""
+"""The long-running parts, each a command of its own: `sensors`, `relay`, `worker`, and `serve` (`serve.py`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -43,7 +42,8 @@ def sensors(project_dir: Path) -> None:
 
     settings = load_settings(project_dir)
     start_logging(settings.log_level)
-    project = load_project(settings.project_dir, only=["flows", "sensors"])
+    # Sources too: the sweep takes up deliveries that a crash left, with the events that their source asks for.
+    project = load_project(settings.project_dir, only=["flows", "sensors", "webhook"])
     ledger = open_ledger(settings)
     store = open_store(settings)
     landing = open_landing(settings, project, store, ledger)
@@ -108,47 +108,6 @@ def sensors(project_dir: Path) -> None:
     stop.wait()
     for thread in threads:
         thread.join()
-
-
-@click.command()
-@click.pass_obj
-def serve(project_dir: Path) -> None:
-    """Run the webhook on PENSTOCK_HOST:PENSTOCK_PORT."""
-    import importlib
-
-    from penstock.ledger.database import utc_now
-    from penstock.project import load_project
-    from penstock.webhook.app import Limits, create_app
-    from penstock.webhook.secrets import open_secrets
-    from penstock.webhook.serve import run
-    from penstock.wiring import open_landing, open_ledger, open_store
-
-    settings = load_settings(project_dir)
-    start_logging(settings.log_level)
-    project = load_project(settings.project_dir, only=["flows", "sensors", "webhook"])
-    for source in project.sources:
-        if source.verify.scheme == "none":
-            log.warning("anybody may post to /hooks/%s, which verifies nothing: %s", source.name, source.verify.because)
-    secrets = open_secrets(settings, project.sources)
-    secrets.keep_fresh()
-    ledger = open_ledger(settings)
-    store = open_store(settings)
-    watchdog = Watchdog(settings.stall_seconds, monotonic=time.monotonic)
-    app = create_app(
-        sources=project.sources,
-        intake=open_landing(settings, project, store, ledger),
-        resolve_secret=secrets.value,
-        notify_token=settings.notify_token.get_secret_value(),
-        buckets=[watched.name or settings.bucket for watched in project.buckets or (Bucket(),)],
-        clock=utc_now,
-        version=version("penstock"),
-        limits=Limits(stuck_seconds=settings.stall_seconds),
-        alive=watchdog.loop("webhook"),
-    )
-    if (settings.project_dir / "webhook" / "app.py").exists():
-        importlib.import_module("webhook.app").extend(app)
-    watchdog.start()
-    run(app, settings.host, settings.port)
 
 
 @click.command()

@@ -42,7 +42,14 @@ def cell(value: Any) -> str:
         return f"{value:,.3f}".rstrip("0").rstrip(".")
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return str(value).replace("[", r"\[")
+    return printable(str(value)).replace("[", r"\[")
+
+
+def printable(text: str) -> str:
+    """The text with every character escaped that a terminal would obey or not show, but for line ends and tabs."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode() for one in text)
 
 
 def moment(value: datetime) -> str:

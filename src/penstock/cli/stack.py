@@ -20,7 +20,7 @@ from penstock.cli.apply import apply_project
 from penstock.cli.free_ports import free_port
 from penstock.cli.prefect_processes import server_argv, server_env
 from penstock.cli.secrets import made_secrets
-from penstock.cli.supervisor import Child, Supervisor
+from penstock.cli.supervisor import GRACE_SECONDS, Child, Supervisor
 from penstock.errors import NotRunning, SettingsError, StoreUnavailable, Transient
 from penstock.ledger import Ledger
 from penstock.ledger.database import utc_now
@@ -28,12 +28,15 @@ from penstock.objects import ObjectStore
 from penstock.plan import Plan
 from penstock.project import Project, load_project
 from penstock.settings import RUNTIME_FILE, Settings, load_settings, masked, without_login, write_made
+from penstock.webhook.serve import SHUTDOWN_SECONDS
 from penstock.wiring import prepare_store, spool_folder
 
 _STORE_PORT = 9000
 _CONSOLE_PORT = 9001
 _PREFECT_PORT = 4200
 _READY_SECONDS = 90.0
+# The webhook answers what it took, and so do its workers, for whom it waits.
+DRAIN_SECONDS = SHUTDOWN_SECONDS + 6.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +214,7 @@ def _part(name: str, settings: Settings, env: dict[str, str]) -> Child:
         env={**env, "PENSTOCK_HOME": str(settings.home), "PENSTOCK_INBOX": str(settings.inbox)},
         ready=ready.get(name),
         cwd=settings.project_dir,
+        grace_seconds=DRAIN_SECONDS if name == "serve" else GRACE_SECONDS,
     )
 
 

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from penstock.errors import Transient
 log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
-_GRACE_SECONDS = 10.0
+GRACE_SECONDS = 10.0
 _LONGEST_PAUSE = 30.0
 # What ran for so long was not ended by its own start.
 _SETTLED_SECONDS = 10.0
@@ -37,13 +38,17 @@ class ChildFailed(Transient):
 
 @dataclass(frozen=True, kw_only=True)
 class Child:
-    """What to run. `ready` tells whether it does its work; without it, running is enough."""
+    """What to run. `ready` tells whether it does its work; without it, running is enough.
+
+    `grace_seconds` after SIGTERM it is killed.
+    """
 
     name: str
     argv: Sequence[str]
     env: Mapping[str, str]
     ready: Callable[[], bool] | None = None
     cwd: Path | None = None
+    grace_seconds: float = GRACE_SECONDS
 
 
 @dataclass(kw_only=True)
@@ -87,6 +92,7 @@ class Supervisor:
         now = self.monotonic()
         said = []
         for running in self._running.values():
+            self._bound_log(running.child.name)
             if running.restart_at is not None:
                 if now >= running.restart_at:
                     running.process = self._spawn(running.child)
@@ -117,19 +123,16 @@ class Supervisor:
             if running.process.poll() is None:
                 running.process.terminate()
                 try:
-                    running.process.wait(_GRACE_SECONDS)
+                    running.process.wait(running.child.grace_seconds)
                 except subprocess.TimeoutExpired:
-                    log.warning("%s did not end within %.0f s and is killed", name, _GRACE_SECONDS)
+                    log.warning("%s did not end within %.0f s and is killed", name, running.child.grace_seconds)
             # The group, because a child's own children must not outlive it.
             _signal_group(running.process.pid, signal.SIGKILL)
             running.process.wait()
         self._running.clear()
 
     def _spawn(self, child: Child) -> subprocess.Popen[bytes]:
-        path = self.logs / f"{child.name}.log"
-        if path.exists() and path.stat().st_size > _LARGEST_LOG:
-            path.replace(path.with_suffix(".log.1"))
-        with path.open("ab") as output:
+        with (self.logs / f"{child.name}.log").open("ab") as output:
             return subprocess.Popen(
                 list(child.argv),
                 env=dict(child.env),
@@ -140,6 +143,18 @@ class Supervisor:
                 start_new_session=True,
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
+
+    def _bound_log(self, name: str) -> None:
+        """Begin a log anew that has grown large: who may post to the webhook decides how many lines there are.
+
+        The child keeps its file and goes on at its end; what it writes in this very moment may be lost.
+        """
+        path = self.logs / f"{name}.log"
+        if path.exists() and path.stat().st_size > _LARGEST_LOG:
+            # On a full disk there is no copy, and all the more reason to begin anew.
+            with contextlib.suppress(OSError):
+                shutil.copyfile(path, path.with_suffix(".log.1"))
+            os.truncate(path, 0)
 
     def _tail(self, name: str, lines: int = 15) -> str:
         text = (self.logs / f"{name}.log").read_text(errors="replace")

@@ -31,7 +31,8 @@ def sweep(project_dir: Path, prefix: str, afresh: bool, verify: bool, as_json: b
     With --verify the warehouse is compared with the ledger too, and what it lost is loaded again.
     """
     settings = load_settings(project_dir)
-    project = load_project(settings.project_dir, only=["flows", "sensors"])
+    # Sources too: deliveries that a crash left are taken up with the events that their source asks for.
+    project = load_project(settings.project_dir, only=["flows", "sensors", "webhook"])
     ledger, store = open_ledger(settings), open_store(settings)
     landing = open_landing(settings, project, store, ledger)
     facts: dict[str, Any] = {}

@@ -27,7 +27,10 @@ from penstock.wiring import open_ledger
 @click.option("--json", "as_json", is_flag=True, help="Print facts for a program.")
 @click.pass_obj
 def why(project_dir: Path, key: str, as_json: bool) -> None:
-    """What happened to KEY: an object's key (key@2: its second generation), a path in the inbox, or a delivery's id."""
+    """What happened to KEY.
+
+    KEY is an object's key (key@2: its second generation), a path in the inbox, or the id of a delivery or a request.
+    """
     settings = load_settings(project_dir)
     stories = open_ledger(settings).facts.stories(as_key(settings, key))
     concerned = failed_actions(settings, stories, datetime.now(UTC))
@@ -75,7 +78,8 @@ def _tell(console: Console, story: Story, failed: Sequence[FailedAction]) -> Non
     console.print(f"[bold]{cell(story.name)}[/bold]  [{style}]{story.state.value}[/{style}]", soft_wrap=True)
     console.print(f"  {moment(story.arrived_at)}  arrived by {story.via.value}, {story.size:,} bytes", soft_wrap=True)
     if story.delivery:
-        console.print(f"  delivery {cell(story.delivery)}", soft_wrap=True)
+        request = f", request {cell(story.request)}" if story.request else ""
+        console.print(f"  delivery {cell(story.delivery)}{request}", soft_wrap=True)
     for fact in story.facts:
         run = f"  (run {fact.run})" if fact.run else ""
         console.print(f"  {moment(fact.at)}  {fact.what}: {cell(fact.detail)}{run}", soft_wrap=True)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock import envelope, faults
+from penstock import envelope, faults, formats
 from penstock.declarations import Dataset
 from penstock.errors import Terminal, Transient
 from penstock.model import ObjectRef
@@ -17,7 +17,12 @@ from penstock.objects import ObjectStore
 _FETCHERS = 16
 
 # By which suffix a delivery's body is read, when its dataset's format is `auto`.
-_SUFFIXES = {"text/csv": ".csv", "application/x-ndjson": ".ndjson", "application/jsonl": ".ndjson"}
+_SUFFIXES = {
+    "text/csv": ".csv",
+    "application/x-ndjson": ".ndjson",
+    "application/jsonl": ".ndjson",
+    "application/cloudevents+json": formats.CLOUDEVENT,
+}
 
 
 @dataclass(frozen=True, kw_only=True)

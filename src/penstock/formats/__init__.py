@@ -11,12 +11,14 @@ import pyarrow as pa
 from penstock.declarations import Dataset
 from penstock.errors import DeclarationError, Unreadable
 from penstock.formats import csv, csv_many, delivery, json, json_many, parquet
+from penstock.formats.packed import SUFFIXES, bare_name
 from penstock.formats.reports import merge_reports, report
 from penstock.formats.result import ReadResult, verdict
 from penstock.formats.shape import stands_alone
 from penstock.model import Schema
 
 __all__ = [
+    "CLOUDEVENT",
     "ReadResult",
     "detect",
     "infer",
@@ -27,6 +29,9 @@ __all__ = [
     "size_unpacked",
     "verdict",
 ]
+
+# What the name of one event in CloudEvents' JSON format ends with: its attributes have columns from the first on.
+CLOUDEVENT = ".cloudevent.json"
 
 _SUFFIXES = {
     ".csv": "csv",
@@ -52,11 +57,13 @@ def detect(key: str, dataset: Dataset) -> str:
     """The format of an object: the dataset's, or by the key's suffix when that is `auto`. Raises Unreadable."""
     if dataset.format != "auto":
         return dataset.format
-    name = key.rsplit("/", 1)[-1].lower().removesuffix(".gz")
+    name = bare_name(key.rsplit("/", 1)[-1])
     for suffix, kind in _SUFFIXES.items():
         if name.endswith(suffix):
             return kind
-    raise Unreadable(f"the format is not known by the key's suffix; known are {' '.join(_SUFFIXES)}, each also .gz")
+    raise Unreadable(
+        f"the format is not known by the key's suffix; known are {' '.join(_SUFFIXES)}, each also {' '.join(SUFFIXES)}"
+    )
 
 
 def infer(path: Path, key: str, dataset: Dataset) -> Schema:
@@ -74,7 +81,8 @@ def infer(path: Path, key: str, dataset: Dataset) -> Schema:
         case "delivery":
             return delivery.infer(dataset)
         case kind:
-            return json.infer(path, dataset, lines=kind == "ndjson")
+            always = json.CLOUDEVENT_ATTRIBUTES if key.endswith(CLOUDEVENT) and not dataset.records else {}
+            return json.infer(path, dataset, lines=kind == "ndjson", always=always)
 
 
 def read(path: Path, key: str, dataset: Dataset, schema: Schema, *, large: bool = False) -> ReadResult:

@@ -26,7 +26,7 @@ from penstock.formats.csv_scan import load, with_lines
 from penstock.formats.engine import cursor
 from penstock.formats.kept import Keep
 from penstock.formats.names import literal
-from penstock.formats.plain import GZIP_MAGIC
+from penstock.formats.packed import packing
 from penstock.formats.result import ReadResult
 from penstock.formats.shape import shape_together
 from penstock.formats.together import Piece, take_apart
@@ -65,7 +65,7 @@ def read_many(
 def _plain(content: bytes, dialect: dict[str, Any]) -> tuple[_Kind, bytes] | None:
     """The object's kind and its records' lines; None unless every byte of it is as usual."""
     quote, escape = (dialect.get(name, "").encode() for name in ("quote", "escape"))
-    if not dialect or dialect["skip"] or "comment" in dialect or content.startswith(GZIP_MAGIC):
+    if not dialect or dialect["skip"] or "comment" in dialect or packing(content):
         return None
     marked = content.startswith(codecs.BOM_UTF8)
     content = content.removeprefix(codecs.BOM_UTF8)

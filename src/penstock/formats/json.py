@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -32,12 +32,29 @@ _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 Keys = tuple[str, ...]
 
+# A first event may lack the optional ones; later ones must not find them without a column.
+CLOUDEVENT_ATTRIBUTES: Mapping[Keys, str] = {
+    ("specversion",): "VARCHAR",
+    ("id",): "VARCHAR",
+    ("source",): "VARCHAR",
+    ("type",): "VARCHAR",
+    ("subject",): "VARCHAR",
+    ("time",): "TIMESTAMP WITH TIME ZONE",
+    ("datacontenttype",): "VARCHAR",
+    ("dataschema",): "VARCHAR",
+}
 
-def infer(path: Path, dataset: Dataset, *, lines: bool) -> Schema:
-    """The columns over all records; none when there is no record. Raises Unreadable."""
+
+def infer(path: Path, dataset: Dataset, *, lines: bool, always: Mapping[Keys, str] | None = None) -> Schema:
+    """The columns over all records, with those of `always` before them; none when there is no record.
+
+    Raises Unreadable.
+    """
     with cursor() as connection:
         _records(connection, path, dataset, lines=lines)
         leaves = _leaves(connection)
+        if leaves and always:
+            leaves = [*always.items(), *(leaf for leaf in leaves if leaf[0] not in always)]
         names = normalised("_".join(keys) for keys, _ in leaves)
         columns = tuple(
             Column(name=name, original=json_path(keys), type=dataset.columns.get(name, kind))

@@ -26,7 +26,7 @@ from penstock.formats.json import (
     where_records_are,
 )
 from penstock.formats.kept import Keep
-from penstock.formats.plain import GZIP_MAGIC
+from penstock.formats.packed import packing
 from penstock.formats.result import ReadResult
 from penstock.formats.shape import shape_together
 from penstock.formats.together import Piece, take_apart
@@ -70,7 +70,7 @@ def read_many(
 
 
 def _plain(content: bytes) -> str | None:
-    if not content.strip() or content.startswith(GZIP_MAGIC) or b"\0" in content:
+    if not content.strip() or packing(content) or b"\0" in content:
         return None
     if 0 < content.count(b"\r\n") < content.count(b"\n"):
         content = content.replace(b"\r\n", b"\n")

@@ -3,59 +3,55 @@
 from __future__ import annotations
 
 import codecs
-import gzip
 import tempfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from penstock.errors import Unreadable
+from penstock.formats.packed import packing, packing_of, unpacked
 
-GZIP_MAGIC = b"\x1f\x8b"
 CHUNK = 4 * 1024 * 1024
-# A small gzip may unpack to anything; more than this is taken for rubbish.
+# A small file may unpack to anything; more than this is taken for rubbish.
 LARGEST_UNPACKED = 8 * 1024**3
 
 
 @contextmanager
 def plain_file(path: Path) -> Iterator[Path]:
-    """The file itself, or its unpacked copy when it is gzip by its first bytes. Raises Unreadable on broken gzip."""
-    with path.open("rb") as file:
-        packed = file.read(2) == GZIP_MAGIC
-    if not packed:
+    """The file itself, or its unpacked copy when it is compressed by its first bytes. Raises Unreadable if broken."""
+    kind = packing_of(path)
+    if kind is None:
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
         copy = Path(folder) / "plain"
-        try:
-            with gzip.open(path, "rb") as source, copy.open("wb") as target:
-                size = 0
-                while chunk := source.read(CHUNK):
-                    size += len(chunk)
-                    if size > LARGEST_UNPACKED:
-                        raise Unreadable(f"the gzip unpacks to more than {LARGEST_UNPACKED} bytes")
-                    target.write(chunk)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise Unreadable(f"broken gzip: {error}") from None
+        with unpacked(path, kind) as source, copy.open("wb") as target:
+            size = 0
+            while chunk := source.read(CHUNK):
+                size += len(chunk)
+                if size > LARGEST_UNPACKED:
+                    raise Unreadable(f"the {kind} unpacks to more than {LARGEST_UNPACKED} bytes")
+                target.write(chunk)
         yield copy
 
 
 def unpack_small(path: Path, most: int) -> bool:
-    """Whether the file is no gzip; one of at most `most` bytes of other things is replaced by these.
+    """Whether the file is not compressed; one of at most `most` bytes of other things is replaced by these.
 
-    What is wrong with a gzip is left to be found by `plain_file`.
+    What is wrong with a compressed one is left to be found by `plain_file`.
     """
-    with path.open("rb") as file:
-        if file.read(2) != GZIP_MAGIC:
-            return True
+    kind = packing_of(path)
+    if kind is None:
+        return True
+    content = b""
     try:
-        with gzip.open(path, "rb") as source:
-            content = source.read(most + 1)
-    except (EOFError, zlib.error, gzip.BadGzipFile):
+        with unpacked(path, kind) as source:
+            while len(content) <= most and (chunk := source.read(most + 1 - len(content))):
+                content += chunk
+    except Unreadable:
         return False
-    if len(content) > most or content.startswith(GZIP_MAGIC):
+    if len(content) > most or packing(content) is not None:
         return False
     copy = path.with_name(f"{path.name}.plain")
     copy.write_bytes(content)

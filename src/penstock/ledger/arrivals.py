@@ -17,7 +17,7 @@ from penstock.ledger.database import Database
 from penstock.ledger.decide import Known, decide_arrival, no_dataset
 from penstock.ledger.rows import by_bucket, line, pieces, tell
 from penstock.ledger.tables import files, objects
-from penstock.model import REFUSED_BUCKET, Stat, State, Via
+from penstock.model import NOTIFICATIONS_BUCKET, REFUSED_BUCKET, Stat, State, Via
 
 _PAGE = 500
 
@@ -159,7 +159,7 @@ class Arrivals:
                     .where(
                         objects.c.dataset.is_(None),
                         objects.c.state == State.QUARANTINED.value,
-                        objects.c.bucket != REFUSED_BUCKET,
+                        objects.c.bucket.not_in([REFUSED_BUCKET, NOTIFICATIONS_BUCKET]),
                         func.substr(objects.c.key, 1, len(dataset.prefix)) == dataset.prefix,
                     )
                     .values(dataset=dataset.name, state=State.PENDING.value, reason=None, changed_at=now)

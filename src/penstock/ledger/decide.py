@@ -116,6 +116,7 @@ class Candidate:
     on_overwrite: OnOverwrite | None
     no_dataset: str = ""
     refused_in_inbox: bool = False
+    is_notification: bool = False
     readable: bool = True
     again: bool = False
     newer: frozenset[State] = frozenset()
@@ -146,6 +147,11 @@ def _why_no_replay(candidate: Candidate, *, force: bool) -> str | None:
         (
             candidate.refused_in_inbox,
             "it never left the inbox: mend it as its reason says, and drop the file there again",
+        ),
+        (
+            candidate.is_notification,
+            "it is a notification that could not be used, not an object: penstock sweep records what is in the bucket, "
+            "penstock quarantine drop gives this up",
         ),
         (state is State.SUPERSEDED, "a newer generation took its place: put the file again"),
         (state is State.CLAIMED, "a run has it now: wait until that run is done"),

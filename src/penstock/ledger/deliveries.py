@@ -1,8 +1,9 @@
-"""How webhook deliveries enter the ledger: those of one envelope in one transaction, the wake-up included."""
+"""How webhook deliveries enter the ledger: those of one envelope in one transaction, wake-up and events included."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, select
@@ -15,6 +16,11 @@ from penstock.ledger.database import Database
 from penstock.ledger.rows import pieces
 from penstock.ledger.tables import insert_new, objects
 from penstock.model import Delivery, Stat, State, Via
+
+log = logging.getLogger(__name__)
+
+# A longer one is none of ours: somebody wrote it into the bucket, and no index holds whatever they like.
+_REQUEST_CHARACTERS = 200
 
 _INSERT = insert_new(
     objects,
@@ -32,6 +38,7 @@ _INSERT = insert_new(
     "state",
     "arrived_at",
     "changed_at",
+    "request",
 )
 # Made once: to build a statement takes longer than to run it.
 _ENTRIES = select(objects.c.entry).where(
@@ -46,8 +53,20 @@ class Deliveries:
         self._database = database
         self._project = project
 
-    def record(self, bucket: str, key: str, stat: Stat, deliveries: Mapping[int, Delivery], via: Via) -> set[int]:
-        """Record the entries (from 1) of a durable envelope; returns those whose delivery id was known already."""
+    def record(
+        self,
+        bucket: str,
+        key: str,
+        stat: Stat,
+        deliveries: Mapping[int, Delivery],
+        via: Via,
+        *,
+        announce_each: Collection[str] = (),
+    ) -> set[int]:
+        """Record the entries (from 1) of a durable envelope; returns those whose delivery id was known already.
+
+        What is new brings its further events, and of the sources `announce_each` an event for each delivery.
+        """
         if not deliveries:
             return set()
         with self._database.write() as connection:
@@ -69,6 +88,7 @@ class Deliveries:
                     "state": State.PENDING.value,
                     "arrived_at": delivery.received_at,
                     "changed_at": now,
+                    "request": delivery.request[:_REQUEST_CHARACTERS] or None,
                 }
                 for entry, delivery in deliveries.items()
                 if (delivery.source, delivery.id) not in before
@@ -80,25 +100,20 @@ class Deliveries:
                 size = sum(len(deliveries[entry].body) for entry in entries)
                 wakeups.request(connection, dataset, now)
                 announce(connection, self._project, dataset, keys, size, now)
+            outbox.enqueue_all(
+                connection,
+                [
+                    event
+                    for entry in sorted(inserted)
+                    for event in _events(self._project, deliveries[entry], deliveries[entry].source in announce_each)
+                ],
+            )
             return set(deliveries) - inserted
 
     def known(self, source: str, ids: Iterable[str]) -> set[str]:
         """Which of a source's delivery ids were accepted before."""
         with self._database.read() as connection:
             return {found for _, found in accepted(connection, ((source, one) for one in ids))}
-
-    def announce(self, delivery: Delivery) -> None:
-        """Queue one event for one delivery, for a source that asks for it."""
-        with self._database.write() as connection:
-            outbox.enqueue(
-                connection,
-                event_id=events.event_id(self._project, events.DELIVERY_ACCEPTED, delivery.source, delivery.id),
-                name=events.DELIVERY_ACCEPTED,
-                resource=events.source_resource(self._project, delivery.source),
-                related=[],
-                payload={"delivery": delivery.id, "dataset": delivery.dataset, "bytes": len(delivery.body)},
-                occurred_at=delivery.received_at,
-            )
 
     def envelopes(self, bucket: str, keys: Iterable[str]) -> set[str]:
         """Which of these envelope keys have at least one delivery in the ledger."""
@@ -108,6 +123,50 @@ class Deliveries:
                 query = select(objects.c.key).distinct().where(objects.c.bucket == bucket, objects.c.key.in_(piece))
                 found.update(connection.execute(query).scalars())
         return found
+
+
+def _events(project: str, delivery: Delivery, announce: bool) -> list[dict[str, Any]]:
+    """The events of a delivery that is new: with `announce` that it was accepted, and its further ones."""
+    source = events.source_resource(project, delivery.source)
+    found = []
+    if announce:
+        found.append(
+            {
+                "event_id": events.event_id(project, events.DELIVERY_ACCEPTED, delivery.source, delivery.id),
+                "name": events.DELIVERY_ACCEPTED,
+                "resource": source,
+                "related": [],
+                "payload": {
+                    "delivery": delivery.id,
+                    "dataset": delivery.dataset,
+                    "bytes": len(delivery.body),
+                    "request": delivery.request,
+                },
+                "occurred_at": delivery.received_at,
+            }
+        )
+    for index, event in enumerate(delivery.events):
+        if event.name.startswith(events.RESERVED):
+            # Declared ones are checked where they are made; who writes to the bucket could name any in an envelope.
+            log.warning("delivery %r of %s: its event %r is not sent", delivery.id, delivery.source, event.name)
+            continue
+        found.append(
+            {
+                "event_id": events.event_id(project, event.name, delivery.source, delivery.id, index),
+                "name": event.name,
+                "resource": {"prefect.resource.id": event.resource},
+                "related": [
+                    {
+                        **events.dataset_resource(project, delivery.dataset),
+                        "prefect.resource.role": "dataset",
+                    },
+                    {**source, "prefect.resource.role": "source"},
+                ],
+                "payload": event.payload,
+                "occurred_at": delivery.received_at,
+            }
+        )
+    return found
 
 
 def _insert_new(connection: Connection, bucket: str, key: str, rows: list[dict[str, Any]]) -> set[int]:

@@ -62,6 +62,7 @@ class Story:
     hiccups: int
     facts: tuple[Fact, ...]
     archived_at: datetime | None = None
+    request: str | None = None
 
 
 class Facts:
@@ -111,10 +112,16 @@ class Facts:
         return lines
 
     def stories(self, key: str, *, limit: int = 20, state: State | None = None) -> list[Story]:
-        """What happened to a key, an object name, or a delivery id; the newest generation first. `state`: only so."""
+        """What happened to a key, an object's name, a delivery's or a request's id; the newest generation first.
+
+        With `state` only what is so.
+        """
         with self._database.read() as connection:
-            rows = _named_rows(connection, objects, key, limit, state)
-            gone = _named_rows(connection, archive, key, limit, state)
+            rows = _rows_of(connection, objects, named_ids(key), limit, state)
+            gone = _rows_of(connection, archive, named_ids(key, archive), limit, state)
+            if not rows and not gone:
+                rows = _rows_of(connection, objects, requested_ids(key), limit, state)
+                gone = _rows_of(connection, archive, requested_ids(key, archive), limit, state)
             facts: dict[int, list[Fact]] = {}
             for row in connection.execute(
                 select(history).where(history.c.object_id.in_([row.id for row in rows])).order_by(history.c.id)
@@ -202,8 +209,13 @@ def named_ids(text: str, table: Table = objects) -> Select[Any]:
     return select(table.c.id).where(or_(named(text, table), named_generation(text, table)))
 
 
-def _named_rows(connection: Connection, table: Table, key: str, limit: int, state: State | None) -> Sequence[Any]:
-    query = select(table).where(table.c.id.in_(named_ids(key, table)))
+def requested_ids(request: str, table: Table = objects) -> Select[Any]:
+    """The ids of the deliveries that an HTTP request brought; to be asked for by id, as `named_ids`."""
+    return select(table.c.id).where(table.c.request == request)
+
+
+def _rows_of(connection: Connection, table: Table, ids: Select[Any], limit: int, state: State | None) -> Sequence[Any]:
+    query = select(table).where(table.c.id.in_(ids))
     if state is not None:
         query = query.where(table.c.state == state.value)
     return connection.execute(query.order_by(table.c.id.desc()).limit(limit)).all()
@@ -238,4 +250,5 @@ def _story(row: Any, facts: list[Fact], *, archived_at: datetime | None = None) 
         hiccups=row.hiccups if archived_at is None else 0,
         facts=tuple(facts),
         archived_at=archived_at,
+        request=row.request,
     )

@@ -20,7 +20,7 @@ from penstock.ledger.decide import Candidate, decide_replay, no_dataset
 from penstock.ledger.facts import named, named_delivery, named_generation, named_ids
 from penstock.ledger.rows import by_bucket, line, move, pieces, tell
 from penstock.ledger.tables import archive, history, objects
-from penstock.model import REFUSED_BUCKET, State, object_name
+from penstock.model import NOTIFICATIONS_BUCKET, REFUSED_BUCKET, State, object_name
 
 _STEP = 2000
 _FIRST = 5
@@ -238,6 +238,7 @@ class Replay:
                     on_overwrite=taker.on_overwrite if taker else None,
                     no_dataset=_no_taker(row.dataset, row.key),
                     refused_in_inbox=row.bucket == REFUSED_BUCKET,
+                    is_notification=row.bucket == NOTIFICATIONS_BUCKET,
                     readable=row.version_id is not None,
                     again=bool(row.again),
                     newer=key.newer(row.generation),

@@ -38,7 +38,7 @@ def settle(
     quarantined = [outcome for outcome in moved if outcome.state is State.QUARANTINED]
     outbox.enqueue_all(connection, [_quarantine_event(project, outcome, run, now) for outcome in quarantined])
     lost = [outcome.ref for outcome in moved if outcome.state in (State.MISSING, State.SUPERSEDED)]
-    _heed_ignored(connection, lost, run, now)
+    heed_ignored(connection, lost, run, now)
     _supersede(connection, [ref.id for ref in replaced], run, now)
     if loaded := [outcome for outcome in moved if outcome.state is State.LOADED]:
         outbox.enqueue_all(connection, [_load_event(project, lease, loaded, run, now)])
@@ -56,9 +56,13 @@ def _end_of(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _heed_ignored(connection: Connection, lost: Sequence[ObjectRef], run: str, now: datetime) -> None:
-    """Claimed generations could not be read: an overwrite that was ignored meanwhile is all that is left of a key."""
+def heed_ignored(connection: Connection, lost: Sequence[ObjectRef], run: str | None, now: datetime) -> int:
+    """Generations could not be read: an overwrite that was ignored meanwhile is all that is left of a key.
+
+    Returns how many are pending by that.
+    """
     read_until = {(ref.bucket, ref.key): ref.generation for ref in sorted(lost, key=lambda ref: ref.generation)}
+    heeded = 0
     for bucket, keys in by_bucket(read_until):
         query = (
             select(objects.c.id, objects.c.key, objects.c.generation, objects.c.state, objects.c.reason)
@@ -76,6 +80,8 @@ def _heed_ignored(connection: Connection, lost: Sequence[ObjectRef], run: str, n
         move(connection, ids, State.PENDING, {"reason": None, "changed_at": now})
         detail = "the generation before it could not be read"
         tell(connection, [line(row_id, now, State.PENDING.value, detail, run) for row_id in ids])
+        heeded += len(ids)
+    return heeded
 
 
 def _supersede(connection: Connection, ids: Sequence[int], run: str, now: datetime) -> None:

@@ -5,7 +5,7 @@ claimed     a run that holds the dataset's lease works on it. Dies the run, the 
 loaded      its rows and its marker are in the warehouse.
 quarantined cannot be loaded; waits, with the reason, for `penstock replay`.
 empty       had no bytes or no records.
-missing     was deleted before it was read.
+missing     was deleted before it was read: a run found that out, or the store told so before any run had it.
 superseded  was overwritten, before or after it was loaded; its rows are not in the table.
 ignored     left alone on purpose: `on_overwrite="ignore"`, or dropped from quarantine.
 
@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from penstock.model import State
 
 MOVES: Mapping[State, frozenset[State]] = {
-    State.PENDING: frozenset({State.CLAIMED, State.SUPERSEDED}),
+    State.PENDING: frozenset({State.CLAIMED, State.MISSING, State.SUPERSEDED}),
     State.CLAIMED: frozenset(
         {State.PENDING, State.LOADED, State.QUARANTINED, State.EMPTY, State.MISSING, State.SUPERSEDED}
     ),

@@ -9,12 +9,16 @@ from penstock.ledger.archive import Archive
 from penstock.ledger.arrivals import Arrivals
 from penstock.ledger.checked import Checked
 from penstock.ledger.database import Clock, Database
+from penstock.ledger.delivered import DeliveryFacts
 from penstock.ledger.deliveries import Deliveries
 from penstock.ledger.facts import Facts
 from penstock.ledger.outbox import Outbox
+from penstock.ledger.rejections import Rejections
+from penstock.ledger.removals import Removals
 from penstock.ledger.replay import Replay
 from penstock.ledger.schemas import Schemas
 from penstock.ledger.sweeps import Positions
+from penstock.ledger.unusable import UnusableNotifications
 from penstock.ledger.wakeups import WakeUps
 from penstock.ledger.work import Work
 
@@ -22,9 +26,9 @@ from penstock.ledger.work import Work
 class Ledger:
     """The durable record of every object and its state. Safe to share between threads.
 
-    `arrivals` is for sensors, `deliveries` for the webhook, `work` and `schemas` for runs, `wakeups` and `outbox` for
-    the relay, `facts` and `replay` for people, `positions` for the sweep,
-    `archive` for retention.
+    `arrivals` and `removals` are for sensors and notifications, `unusable` for those that are none, `deliveries` and
+    `rejections` for the webhook, `work` and `schemas` for runs, `wakeups` and `outbox` for the relay, `facts`,
+    `delivered` and `replay` for people, `positions` for the sweep, `archive` for retention.
     """
 
     def __init__(
@@ -39,9 +43,13 @@ class Ledger:
         self.outbox = Outbox(self.database)
         self.schemas = Schemas(self.database)
         self.facts = Facts(self.database)
+        self.delivered = DeliveryFacts(self.database)
+        self.rejections = Rejections(self.database)
         self.replay = Replay(self.database)
         self.positions = Positions(self.database)
         self.archive = Archive(self.database)
+        self.removals = Removals(self.database)
+        self.unusable = UnusableNotifications(self.database)
 
     def check(self) -> None:
         """Raise LedgerUnavailable or NotMigrated unless the ledger can be worked with."""

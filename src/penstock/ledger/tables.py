@@ -13,6 +13,7 @@ from sqlalchemy import (
     Dialect,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -88,6 +89,7 @@ objects = Table(
     Column("rejected", BigInteger),
     Column("arrived_at", Moment, nullable=False),
     Column("changed_at", Moment, nullable=False),
+    Column("request", Text, comment="the HTTP request that brought a delivery"),
     CheckConstraint(f"state IN ({_STATES})", name="state_known"),
     CheckConstraint("(state = 'claimed') = (claim_token IS NOT NULL)", name="claimed_has_token"),
     CheckConstraint("dataset IS NOT NULL OR state IN ('quarantined', 'superseded', 'ignored')", name="has_dataset"),
@@ -107,6 +109,21 @@ objects = Table(
     # With the id, so that what is pending, and what is loaded, is read in arrival order and a page at a time.
     Index("by_state", "state", "dataset", "id"),
     Index("by_change", "changed_at"),
+    Index(
+        "by_request",
+        "request",
+        sqlite_where=text("request IS NOT NULL"),
+        postgresql_where=text("request IS NOT NULL"),
+    ),
+    # The moment first: with the source first it would tempt a planner that looks for a source's delivery ids.
+    Index(
+        "deliveries_by_arrival",
+        "arrived_at",
+        "source",
+        "dataset",
+        sqlite_where=text("delivery IS NOT NULL"),
+        postgresql_where=text("delivery IS NOT NULL"),
+    ),
     sqlite_autoincrement=True,
 )
 
@@ -144,6 +161,7 @@ archive = Table(
     Column("arrived_at", Moment, nullable=False),
     Column("changed_at", Moment, nullable=False),
     Column("archived_at", Moment, nullable=False),
+    Column("request", Text),
     Index("archived_key", "key", "bucket"),
     Index(
         "archived_delivery",
@@ -159,6 +177,42 @@ archive = Table(
         sqlite_where=text("source IS NOT NULL"),
         postgresql_where=text("source IS NOT NULL"),
     ),
+    Index(
+        "archived_request",
+        "request",
+        sqlite_where=text("request IS NOT NULL"),
+        postgresql_where=text("request IS NOT NULL"),
+    ),
+    Index(
+        "archived_arrival",
+        "arrived_at",
+        "source",
+        "dataset",
+        sqlite_where=text("delivery IS NOT NULL"),
+        postgresql_where=text("delivery IS NOT NULL"),
+    ),
+)
+
+rejections = Table(
+    "rejections",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("source", Text, nullable=False),
+    Column("at", Moment, nullable=False),
+    Column("expires_at", Moment, nullable=False, comment="as its source said when it was refused"),
+    Column("kind", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("request", Text, nullable=False),
+    Column("content_type", Text, nullable=False),
+    Column("headers", JSON, nullable=False),
+    Column("bytes", BigInteger, nullable=False, comment="as far as is known: the body below may be its beginning"),
+    # Last, so that SQLite need not read through it for the others.
+    Column("body", LargeBinary, nullable=False),
+    Index("rejections_of_source", "source", "id"),
+    Index("rejections_by_end", "expires_at"),
+    Index("rejections_by_request", "request"),
+    sqlite_autoincrement=True,
 )
 
 tallies = Table(

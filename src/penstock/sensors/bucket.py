@@ -22,6 +22,7 @@ from watchdog.observers import Observer
 from penstock.errors import CannotListen, PenstockError, SettingsError, Transient
 from penstock.landing import Landing
 from penstock.model import Via
+from penstock.notifications import Change
 from penstock.objects import ObjectStore
 
 log = logging.getLogger(__name__)
@@ -72,8 +73,8 @@ class BucketSensor:
         """One connection's life: what is heard while keys are asked for and recorded goes together next."""
         ended = threading.Event()
         heard = _Heard()
-        keys = self._store.listen(self._bucket, stop=ended, on_open=heard.open)
-        thread = threading.Thread(target=heard.fill, args=(keys,), name=f"hear {self._bucket}")
+        changes = self._store.listen(self._bucket, stop=ended, on_open=heard.open)
+        thread = threading.Thread(target=heard.fill, args=(changes,), name=f"hear {self._bucket}")
         thread.start()
         try:
             told = False
@@ -96,16 +97,20 @@ class BucketSensor:
 
     def _opened(self) -> None:
         if self._unrecorded is not None:
-            self._record([self._unrecorded])
+            self._record({self._unrecorded: False})
         if self._away:
             log.info("%s is listened to again", self._bucket)
         self._away = False
         self._sweep_soon()
 
-    def _record(self, keys: list[str]) -> None:
-        if keys:
-            self._unrecorded = keys[0]
-            self._landing.seen(self._bucket, keys, Via.BUCKET, skip=_left_to_the_sweep)
+    def _record(self, heard: dict[str, bool]) -> None:
+        if put := [key for key, removed in heard.items() if not removed]:
+            self._unrecorded = put[0]
+            self._landing.seen(self._bucket, put, Via.BUCKET, skip=_left_to_the_sweep)
+        if gone := [key for key, removed in heard.items() if removed]:
+            self._unrecorded = gone[0]
+            self._landing.removed(self._bucket, gone, Via.BUCKET, skip=_left_to_the_sweep)
+        if heard:
             self._unrecorded = None
             self._pause = _FIRST_PAUSE
 
@@ -115,7 +120,7 @@ class _Heard:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._keys: dict[str, None] = {}
+        self._keys: dict[str, bool] = {}
         self._dropped = False
         self._error: BaseException | None = None
         self.ready = threading.Event()
@@ -127,13 +132,13 @@ class _Heard:
         self.opened = True
         self.ready.set()
 
-    def fill(self, keys: Iterator[str]) -> None:
+    def fill(self, changes: Iterator[Change]) -> None:
         """Listen until that ends; beyond what may wait a sweep finds the keys."""
         try:
-            for key in keys:
+            for change in changes:
                 with self._lock:
                     if len(self._keys) < _MOST_HINTS:
-                        self._keys[key] = None
+                        self._keys[change.key] = change.removed
                     else:
                         self._dropped = True
                 self.ready.set()
@@ -142,11 +147,11 @@ class _Heard:
         self.over = True
         self.ready.set()
 
-    def take(self) -> list[str]:
-        """What was heard since."""
+    def take(self) -> dict[str, bool]:
+        """The keys that were heard of since, and whether they were removed last."""
         with self._lock:
             self.ready.clear()
-            keys, self._keys = list(self._keys), {}
+            keys, self._keys = self._keys, {}
         return keys
 
     def dropped(self) -> bool:

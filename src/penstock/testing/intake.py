@@ -7,14 +7,15 @@ from collections.abc import Callable, Sequence
 
 from penstock.errors import PenstockError
 from penstock.model import Delivery, Via
+from penstock.notifications import Unusable
 
 
 class MemoryIntake:
     """Keeps deliveries in memory by source and id.
 
-    `accept_calls` and `seen_calls` hold what came with each call that succeeded or failed. `failure` is raised by
-    every method while set; `refuse` may raise for a batch, and `skip_keys` are passed over with their errors. While
-    `gate` is cleared, `accept` waits before it works.
+    `accept_calls`, `seen_calls` and `removed_calls` hold what came with each call that succeeded or failed, `unusable`
+    what was kept, by its digest. `failure` is raised by every method while set; `refuse` may raise for a batch, and
+    `skip_keys` are passed over with their errors. While `gate` is cleared, `accept` waits before it works.
     """
 
     def __init__(self) -> None:
@@ -26,6 +27,8 @@ class MemoryIntake:
         self.gate.set()
         self.accept_calls: list[list[Delivery]] = []
         self.seen_calls: list[tuple[str, list[str], Via]] = []
+        self.removed_calls: list[tuple[str, list[str], Via]] = []
+        self.unusable: dict[str, Unusable] = {}
         self._lock = threading.Lock()
         self._kept: dict[tuple[str, str], Delivery] = {}
 
@@ -62,6 +65,26 @@ class MemoryIntake:
         for key in keys:
             if key in self.skip_keys:
                 skip(key, self.skip_keys[key])
+
+    def removed(
+        self, bucket: str, keys: Sequence[str], via: Via, *, skip: Callable[[str, PenstockError], None]
+    ) -> None:
+        """See `penstock.webhook.ports.Intake.removed`."""
+        with self._lock:
+            self.removed_calls.append((bucket, list(keys), via))
+        self._fail()
+        self.refuse_keys(keys)
+        for key in keys:
+            if key in self.skip_keys:
+                skip(key, self.skip_keys[key])
+
+    def keep_unusable(self, parts: Sequence[Unusable]) -> int:
+        """See `penstock.webhook.ports.Intake.keep_unusable`."""
+        self._fail()
+        with self._lock:
+            before = len(self.unusable)
+            self.unusable |= {part.digest: part for part in parts if part.digest not in self.unusable}
+            return len(self.unusable) - before
 
     def check(self) -> None:
         """See `penstock.webhook.ports.Intake.check`."""

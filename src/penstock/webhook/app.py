@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import anyio.to_thread
-from anyio import CapacityLimiter
 from fastapi import FastAPI, Request
 from fastapi.routing import APIRoute
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from penstock.errors import DeclarationError, LedgerUnavailable, StoreUnavailable, Transient
+from penstock.errors import DeclarationError
 from penstock.sources import Source
 from penstock.webhook import hints, hooks
 from penstock.webhook.bodies import Memory
 from penstock.webhook.deliveries import GroupCommit
 from penstock.webhook.hints import Noted, Notifications
-from penstock.webhook.hooks import Accepted, Hooks
+from penstock.webhook.hooks import Accepted, AcceptedBatch, Hooks, Shaken
 from penstock.webhook.metrics import Metrics
+from penstock.webhook.operations import add_operations
 from penstock.webhook.ports import Intake
-from penstock.webhook.problems import Problem, documented, install, try_later
+from penstock.webhook.problems import Problem, documented, install
+from penstock.webhook.rates import Rates
+from penstock.webhook.rejected import Rejected
 from penstock.webhook.verify import sender_headers
-
-_PARTS: Mapping[type[Transient], str] = {StoreUnavailable: "object store", LedgerUnavailable: "ledger"}
-_METRICS_MEDIA_TYPE = "text/plain"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +44,6 @@ class Limits:
     memory_bytes: int = 256_000_000
 
 
-class Health(BaseModel):
-    """The process is up."""
-
-    status: str
-
-
 def create_app(
     *,
     sources: Sequence[Source],
@@ -64,18 +55,25 @@ def create_app(
     version: str,
     limits: Limits | None = None,
     alive: Callable[[], None] = lambda: None,
+    metrics: Metrics | None = None,
+    reject: Callable[[Rejected], None] = lambda _: None,
+    processes: int = 1,
+    around: Callable[[ASGIApp], ASGIApp] = lambda app: app,
 ) -> FastAPI:
     """The edge for `sources`.
 
     `resolve_secret` gives a secret's value by the name of its variable, empty where it is unset. `notify_token`
     guards notifications and turns them off when empty; those of other buckets than `buckets` are ignored. `alive` is
-    called each second while nothing stands still. Raises DeclarationError when two sources have one name.
+    called each second while nothing stands still. `around` is what every request passes first, and every answer last,
+    that of a crash too. `reject` is told what was refused of a source that keeps it; it neither waits nor raises.
+    `processes` is how many such apps share the rates. Raises DeclarationError when two sources have one name, and for a
+    path or template that is none.
     """
     limits = limits or Limits()
     by_name = {source.name: source for source in sources}
     if len(by_name) != len(sources):
         raise DeclarationError("two sources have the same name")
-    metrics = Metrics()
+    metrics = metrics or Metrics()
     deliveries = GroupCommit(
         intake,
         max_waiting=limits.max_waiting,
@@ -92,6 +90,8 @@ def create_app(
         clock=clock,
         memory=memory,
         metrics=metrics,
+        rates=Rates(sources, processes=processes, salt=secrets.token_bytes(16)),
+        reject=reject,
         read_seconds=limits.read_seconds,
     )
     noting = Notifications(
@@ -105,7 +105,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        telling = asyncio.create_task(_tell(alive, deliveries, limits.stuck_seconds))
+        telling = asyncio.create_task(_tell(alive, deliveries, metrics, limits.stuck_seconds))
         yield
         await deliveries.close()
         telling.cancel()
@@ -117,18 +117,22 @@ def create_app(
         summary="Webhooks become rows, exactly once.",
         docs_url=None,
         redoc_url=None,
+        # A redirect would lead wherever the request's Host says.
+        redirect_slashes=False,
         lifespan=lifespan,
     )
     app.security_headers = _security_headers(sources)
+    app.around = around
     install(app)
     _add_hooks(app, taking, sources)
     _add_notifications(app, noting)
-    _add_operations(app, intake, metrics, limits.check_seconds)
+    add_operations(app, intake, metrics, limits.check_seconds)
     return app
 
 
-async def _tell(alive: Callable[[], None], deliveries: GroupCommit, stuck_seconds: float) -> None:
+async def _tell(alive: Callable[[], None], deliveries: GroupCommit, metrics: Metrics, stuck_seconds: float) -> None:
     while True:
+        metrics.tell_waiting()
         if deliveries.slowest(asyncio.get_running_loop().time()) < stuck_seconds:
             alive()
         await asyncio.sleep(1.0)
@@ -152,37 +156,71 @@ class _Direct(APIRoute):
 
 class _Edge(FastAPI):
     security_headers: Mapping[str, dict[str, Any]]
+    around: Callable[[ASGIApp], ASGIApp]
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return self.around(super().build_middleware_stack())
 
     def openapi(self) -> dict[str, Any]:
         schema = super().openapi()
         components = schema.setdefault("components", {})
         components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
-        components["securitySchemes"] = {**self.security_headers, "notify": {"type": "http", "scheme": "bearer"}}
+        bearer = {"type": "http", "scheme": "bearer"}
+        components["securitySchemes"] = {**self.security_headers, "notify": bearer, "operations": bearer}
         return schema
 
 
 def _add_hooks(app: FastAPI, taking: Hooks, sources: Sequence[Source]) -> None:
+    # The source is taken by hand: a declared parameter would put a 422 into the document that never happens.
+    parameters = [{"name": "source", "in": "path", "required": True, "schema": {"type": "string"}}]
+
     async def hook(request: Request) -> Response:
         """Take one webhook request; 202 once it is durable. The body's size is bounded per source."""
-        # Taken by hand: a declared parameter would put a 422 into the document that never happens.
-        accepted = await taking.take(request, request.path_params["source"])
-        return Response(accepted.model_dump_json(), status_code=202, media_type="application/json")
+        return await taking.take(request, request.path_params["source"])
 
     app.router.add_api_route(
         "/hooks/{source}",
         hook,
         methods=["POST"],
         status_code=202,
-        response_model=Accepted,
+        response_model=Accepted | AcceptedBatch,
         route_class_override=_Direct,
-        response_description="The delivery is durable",
-        responses=documented(*hooks.REFUSALS),
+        response_description="What was sent is durable",
+        responses={
+            200: {"model": Shaken, "description": "A handshake was answered, nothing was delivered"},
+            **documented(*hooks.REFUSALS),
+        },
         openapi_extra={
-            "parameters": [{"name": "source", "in": "path", "required": True, "schema": {"type": "string"}}],
+            "parameters": parameters,
             "requestBody": _any_body("What the sender sends, byte for byte as it was signed"),
             "security": _security(sources),
         },
     )
+
+    async def challenge(request: Request) -> Response:
+        """Answer the challenge of a sender that asks by GET, with the secret that it was given."""
+        return await taking.greet(request, request.path_params["source"])
+
+    async def permission(request: Request) -> Response:
+        """Tell a sender of CloudEvents that it may send."""
+        return await taking.greet(request, request.path_params["source"])
+
+    for method, endpoint, content in (
+        ("GET", challenge, {"text/plain": {"schema": {"type": "string"}}}),
+        ("OPTIONS", permission, {}),
+    ):
+        app.router.add_api_route(
+            "/hooks/{source}",
+            endpoint,
+            methods=[method],
+            response_class=Response,
+            route_class_override=_Direct,
+            responses={
+                200: {"content": content, "description": "The sender may send"},
+                **documented(*hooks.GREETING_REFUSALS),
+            },
+            openapi_extra={"parameters": parameters},
+        )
 
 
 def _add_notifications(app: FastAPI, noting: Notifications) -> None:
@@ -199,43 +237,6 @@ def _add_notifications(app: FastAPI, noting: Notifications) -> None:
         openapi_extra={
             "requestBody": _any_body("An S3 event message, versions 2.x"),
             "security": [{"notify": []}],
-        },
-    )
-
-
-def _add_operations(app: FastAPI, intake: Intake, metrics: Metrics, check_seconds: float) -> None:
-    checking = CapacityLimiter(2)
-
-    async def healthz() -> Health:
-        """The process is up."""
-        return Health(status="up")
-
-    async def readyz() -> Health:
-        """Store and ledger answer."""
-        try:
-            async with asyncio.timeout(check_seconds):
-                await anyio.to_thread.run_sync(intake.check, limiter=checking, abandon_on_cancel=True)
-        except TimeoutError:
-            raise try_later("not-ready", f"Store and ledger did not answer in {check_seconds:g} seconds.") from None
-        except Transient as error:
-            part = next((name for kind, name in _PARTS.items() if isinstance(error, kind)), "way in")
-            raise try_later("not-ready", f"The {part} does not answer.") from error
-        return Health(status="ready")
-
-    async def scrape() -> Response:
-        """Prometheus metrics."""
-        return Response(generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-    app.add_api_route("/healthz", healthz, methods=["GET"], responses=documented())
-    app.add_api_route("/readyz", readyz, methods=["GET"], responses=documented("not-ready"))
-    app.add_api_route(
-        "/metrics",
-        scrape,
-        methods=["GET"],
-        response_class=Response,
-        responses={
-            200: {"content": {_METRICS_MEDIA_TYPE: {"schema": {"type": "string"}}}, "description": "The metrics"},
-            **documented(),
         },
     )
 

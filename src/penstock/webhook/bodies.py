@@ -16,6 +16,7 @@ from penstock.webhook.problems import BODY_READ, Refusal, try_later
 
 _GZIP = 16 + zlib.MAX_WBITS
 _CHUNK = 64 * 1024
+_PIECE = 4 * 1024
 # Deflate's own limit is 1,032 bytes from one (zlib's technical details).
 _MOST_INFLATED = 1032
 _LENGTH = re.compile(r"[0-9]{1,19}")
@@ -89,21 +90,25 @@ def inflate(body: bytes, *, limit: int) -> bytes:
     Raises Refusal: too-large, unparseable. Source: RFC 1952.
     """
     found = bytearray()
-    rest = body
-    while rest:
+    start = 0
+    while start < len(body):
         member = zlib.decompressobj(wbits=_GZIP)
         while not member.eof:
+            # A piece at a time: what a member leaves over is copied, and there may be a member in every 20 bytes.
+            piece = member.unconsumed_tail
+            if not piece:
+                piece = body[start : start + _PIECE]
+                start += len(piece)
             try:
-                chunk = member.decompress(rest, _CHUNK)
+                chunk = member.decompress(piece, _CHUNK)
             except zlib.error:
                 raise Refusal("unparseable", "The body is no gzip.") from None
-            rest = member.unconsumed_tail
             if len(found) + len(chunk) > limit:
                 raise _too_large(limit)
-            if not chunk and not member.eof:
+            if not chunk and not piece:
                 raise Refusal("unparseable", "The body ends before its gzip does.")
             found += chunk
-        rest = member.unused_data
+        start -= len(member.unused_data)
     return bytes(found)
 
 

@@ -7,7 +7,6 @@ Web Hooks for Event Delivery', version 1.0.2 of CloudEvents.
 from __future__ import annotations
 
 import hmac
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -71,18 +70,6 @@ def by_options(source: Source, headers: Mapping[str, str]) -> dict[str, str] | N
     if "webhook-request-rate" in headers or source.rate:
         allowed["WebHook-Allowed-Rate"] = _per_minute(source.rate)
     return allowed
-
-
-def parsed(body: bytes) -> Any:
-    """The JSON of a body. Raises Refusal `unparseable` for what is none, NaN and its like included."""
-    try:
-        return json.loads(body, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        raise Refusal("unparseable", "The body is no JSON.") from None
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _per_minute(rate: str) -> str:

@@ -1,58 +1,66 @@
-"""POST /notifications/s3: what a bucket says was created goes to the intake as hints.
+"""POST /notifications/s3: what a bucket says was put or removed goes to the intake as hints.
 
 An authenticated notification is answered 2xx unless trying again helps: MinIO sends a refused one again for ever,
-and keeps all that came after it waiting behind it.
+and keeps all that came after it waiting behind it. What cannot be used goes to quarantine instead.
 """
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import hmac
 import logging
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from typing import Protocol
 
 import anyio.to_thread
 from anyio import CapacityLimiter
 from fastapi import Request
 from pydantic import BaseModel
+from starlette.types import Message, Receive
 
 from penstock.errors import PenstockError, Transient
 from penstock.model import RESERVED_PREFIX, Via
+from penstock.notifications import EXCERPT_BYTES, Hints, Unusable, parse
 from penstock.webhook.bodies import Memory, read_body
 from penstock.webhook.metrics import Metrics
-from penstock.webhook.notifications import parse
 from penstock.webhook.ports import Intake
-from penstock.webhook.problems import Refusal, try_later
+from penstock.webhook.problems import KINDS, LINGER_BYTES, LINGER_SECONDS, Refusal, try_later
 
 log = logging.getLogger(__name__)
 
+_USER = b"penstock"
 MAX_BYTES = 1_000_000
+# What each process keeps of what cannot be used; beyond that it is counted, so that a flood does not fill the ledger.
+KEPT_PER_MINUTE = 10
 # Hints may not take the threads that deliveries need.
 _THREADS = 4
+_MINUTE = 60.0
 
-REFUSALS = (
-    "bad-content-length",
-    "cut-off",
-    "unverified",
-    "too-slow",
-    "too-large",
-    "busy",
-    "unavailable",
-    "notifications-off",
-)
+REFUSALS = ("unverified", "not-local", "busy", "unavailable", "notifications-off")
 
 
 class Noted(BaseModel):
     """What became of a notification's records.
 
-    `ignored` are of other buckets or penstock's own, `skipped` are no creations, `unusable` cannot be read, and
-    `failed` were not taken by the intake and are left to the sweep.
+    `seen` keys were put and `removed` ones deleted, `ignored` are of other buckets or penstock's own, `skipped` are
+    neither, `unusable` cannot be read, and `failed` were not taken by the intake and are left to the sweep.
     """
 
     seen: int
+    removed: int
     ignored: int
     skipped: int
     unusable: int
     failed: int
+
+
+class _Take(Protocol):
+    def __call__(
+        self, bucket: str, keys: Sequence[str], via: Via, *, skip: Callable[[str, PenstockError], None]
+    ) -> object: ...
 
 
 class Notifications:
@@ -67,6 +75,7 @@ class Notifications:
         memory: Memory,
         metrics: Metrics,
         read_seconds: float,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._intake = intake
         self._token = token.encode()
@@ -75,69 +84,172 @@ class Notifications:
         self._metrics = metrics
         self._read_seconds = read_seconds
         self._limiter = CapacityLimiter(_THREADS)
+        self._keeping = _Allowance(KEPT_PER_MINUTE, monotonic)
 
     async def take(self, request: Request) -> Noted:
         """Answer one notification. Raises Refusal of the kinds in REFUSALS."""
         outcome = "error"
         try:
-            noted = await self._take(request)
+            self._authenticate(request)
+            outcome, hints = await self._read(request)
+            return await self._heed(hints)
         except Refusal as refusal:
             outcome = refusal.kind
             raise
-        else:
-            outcome = "noted"
-            return noted
         finally:
             self._metrics.notification(outcome)
-
-    async def _take(self, request: Request) -> Noted:
-        self._authenticate(request)
-        with self._memory.hold() as reserve:
-            body = await read_body(request, limit=MAX_BYTES, seconds=self._read_seconds, reserve=reserve)
-            hints = await anyio.to_thread.run_sync(parse, body, limiter=self._limiter)
-            ours: dict[str, list[str]] = {}
-            for bucket, key in hints.keys:
-                if bucket in self._buckets and not key.startswith(RESERVED_PREFIX):
-                    ours.setdefault(bucket, []).append(key)
-            failed = 0
-            for bucket, keys in ours.items():
-                failed += await anyio.to_thread.run_sync(self._note, bucket, keys, limiter=self._limiter)
-        named = sum(len(keys) for keys in ours.values())
-        noted = Noted(
-            seen=named - failed,
-            ignored=len(hints.keys) - named,
-            skipped=hints.skipped,
-            unusable=hints.unusable,
-            failed=failed,
-        )
-        for name, count in noted.model_dump().items():
-            self._metrics.hints(name, count)
-        return noted
 
     def _authenticate(self, request: Request) -> None:
         if not self._token:
             raise Refusal("notifications-off", "Set PENSTOCK_NOTIFY_TOKEN to turn them on.")
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        same = hmac.compare_digest(given.strip().encode(), self._token)
-        if scheme.lower() != "bearer" or not same:
+        # Amazon SNS can send no bearer token, but the user and password of its endpoint's URL.
+        wanted = {"bearer": self._token, "basic": base64.b64encode(_USER + b":" + self._token)}.get(scheme.lower())
+        if wanted is None or not hmac.compare_digest(given.strip().encode(), wanted):
             raise Refusal("unverified", "A bearer token is needed.", {"WWW-Authenticate": "Bearer"})
 
-    def _note(self, bucket: str, keys: Sequence[str]) -> int:
-        """Hand over hints; how many were not taken. The sweep finds what a lost hint named.
+    async def _read(self, request: Request) -> tuple[str, Hints]:
+        """The outcome for the metrics, and what the body says; of one that cannot be read, that."""
+        begun = bytearray()
+        watched = Request(request.scope, _watching(request.receive, begun))
+        with self._memory.hold() as reserve:
+            try:
+                body = await read_body(watched, limit=MAX_BYTES, seconds=self._read_seconds, reserve=reserve)
+            except Refusal as refusal:
+                if KINDS[refusal.kind][0] == 503:
+                    raise
+                await _discard(watched.receive)
+                return refusal.kind, _unreadable(refusal, bytes(begun))
+            return "noted", await anyio.to_thread.run_sync(parse, body, limiter=self._limiter)
 
-        A key that fails alone is not asked for again: the store would send it, and all behind it, for ever.
-        """
-        skipped: list[str] = []
+    async def _heed(self, hints: Hints) -> Noted:
+        put, removed = self._ours(hints.created), self._ours(hints.removed)
+        failed_puts = await self._hand_over(self._intake.seen, put)
+        failed_removals = await self._hand_over(self._intake.removed, removed)
+        await self._keep(hints)
+        named_puts, named_removals = (sum(len(keys) for keys in named.values()) for named in (put, removed))
+        noted = Noted(
+            seen=named_puts - failed_puts,
+            removed=named_removals - failed_removals,
+            ignored=len(hints.changes) - named_puts - named_removals,
+            skipped=hints.skipped,
+            unusable=hints.unusable,
+            failed=failed_puts + failed_removals,
+        )
+        for name, count in noted.model_dump().items():
+            self._metrics.hints(name, count)
+        return noted
 
-        def skip(key: str, error: PenstockError) -> None:
-            log.warning("the hint for %r is left to the sweep: %s", key, error)
-            skipped.append(key)
+    def _ours(self, names: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+        ours: dict[str, list[str]] = {}
+        for bucket, key in names:
+            if bucket in self._buckets and not key.startswith(RESERVED_PREFIX):
+                ours.setdefault(bucket, []).append(key)
+        return ours
 
+    async def _hand_over(self, take: _Take, named: dict[str, list[str]]) -> int:
+        """Hand over hints; how many were not taken. The sweep finds what a lost hint named."""
+        failed = 0
+        for bucket, keys in named.items():
+            failed += await anyio.to_thread.run_sync(partial(_note, take, bucket, keys), limiter=self._limiter)
+        return failed
+
+    async def _keep(self, hints: Hints) -> None:
+        """Put what cannot be used into quarantine, as far as this minute's allowance goes."""
+        parts = hints.parts[: self._keeping.left()]
+        if len(parts) < len(hints.parts):
+            self._metrics.hints("unkept", len(hints.parts) - len(parts))
+            if self._keeping.first_beyond():
+                log.warning("more than %d notifications in a minute cannot be used: they are counted", KEPT_PER_MINUTE)
+        if not parts:
+            return
         try:
-            self._intake.seen(bucket, keys, Via.NOTIFICATION, skip=skip)
+            kept = await anyio.to_thread.run_sync(self._intake.keep_unusable, parts, limiter=self._limiter)
         except Transient as error:
-            raise try_later("unavailable", "The hints are not taken; send them again.") from error
+            raise try_later("unavailable", "The notification is not taken; send it again.") from error
         except Exception:
-            log.warning("%d hints of bucket %s failed", len(keys), bucket, exc_info=True)
-            return 1 if len(keys) == 1 else sum(self._note(bucket, [key]) for key in keys)
-        return len(skipped)
+            log.warning("a notification that cannot be used could not be kept", exc_info=True)
+            return
+        self._keeping.used(kept)
+        if kept:
+            log.warning("a notification cannot be used, see penstock quarantine ls: %s", parts[0].reason)
+
+
+class _Allowance:
+    """So many a minute."""
+
+    def __init__(self, most: int, monotonic: Callable[[], float]) -> None:
+        self._most = most
+        self._monotonic = monotonic
+        self._began = monotonic()
+        self._used = 0
+        self._told = False
+
+    def left(self) -> int:
+        """How many more this minute."""
+        now = self._monotonic()
+        if now - self._began >= _MINUTE:
+            self._began, self._used, self._told = now, 0, False
+        return max(0, self._most - self._used)
+
+    def used(self, count: int) -> None:
+        """So many of them were used."""
+        self._used += count
+
+    def first_beyond(self) -> bool:
+        """Whether this minute's allowance is exceeded for the first time."""
+        first, self._told = not self._told, True
+        return first
+
+
+def _watching(receive: Receive, begun: bytearray) -> Receive:
+    """`receive`, with the beginning of the body noted in `begun`."""
+
+    async def watch() -> Message:
+        message = await receive()
+        begun.extend(message.get("body", b"")[: EXCERPT_BYTES - len(begun)])
+        return message
+
+    return watch
+
+
+async def _discard(receive: Receive) -> None:
+    """Read on to the body's end, within bounds: who still sends does not read an answer."""
+    discarded = 0
+    try:
+        async with asyncio.timeout(LINGER_SECONDS):
+            while discarded < LINGER_BYTES:
+                message = await receive()
+                discarded += len(message.get("body", b""))
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        return
+
+
+def _unreadable(refusal: Refusal, begun: bytes) -> Hints:
+    if refusal.kind == "cut-off":  # the sender had no answer, and sends it again
+        return Hints(unusable=1)
+    reason = f"the body of a notification could not be read: {refusal.detail} A sweep finds what it named"
+    return Hints(unusable=1, parts=[Unusable(reason=reason, part=refusal.kind.encode() + b" " + begun)])
+
+
+def _note(take: _Take, bucket: str, keys: Sequence[str]) -> int:
+    """How many keys the intake did not take.
+
+    A key that fails alone is not asked for again: the store would send it, and all behind it, for ever.
+    """
+    skipped: list[str] = []
+
+    def skip(key: str, error: PenstockError) -> None:
+        log.warning("the hint for %r is left to the sweep: %s", key, error)
+        skipped.append(key)
+
+    try:
+        take(bucket, keys, Via.NOTIFICATION, skip=skip)
+    except Transient as error:
+        raise try_later("unavailable", "The hints are not taken; send them again.") from error
+    except Exception:
+        log.warning("%d hints of bucket %s failed", len(keys), bucket, exc_info=True)
+        return 1 if len(keys) == 1 else sum(_note(take, bucket, [key]) for key in keys)
+    return len(skipped)

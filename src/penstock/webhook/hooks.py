@@ -1,40 +1,63 @@
-"""POST /hooks/{source}: from a request to a durable delivery, or to a refusal."""
+"""The requests to /hooks/{source}: they become durable deliveries, are handshakes, or are refused."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
+import anyio.to_thread
 from fastapi import Request
 from pydantic import BaseModel
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from penstock.errors import Transient, Unverified
-from penstock.model import Delivery
+from penstock.model import Delivery, FurtherEvent
 from penstock.sources import Source
-from penstock.webhook.bodies import Memory, read_body
+from penstock.webhook import handshakes
+from penstock.webhook.access import FACTS, REQUEST_ID
+from penstock.webhook.bodies import Memory, read_body, read_gzip
+from penstock.webhook.choice import Choice, Further, Unparseable, parsed
+from penstock.webhook.cloudevents import BATCH_MEDIA_TYPE, MEDIA_TYPE, BadCloudEvent, events_of
 from penstock.webhook.deliveries import Busy, GroupCommit
 from penstock.webhook.metrics import UNKNOWN_SOURCE, Metrics
 from penstock.webhook.problems import Refusal, try_later
-from penstock.webhook.verify import challenge, usable, verify
+from penstock.webhook.rates import Rates
+from penstock.webhook.rejected import KEPT_KINDS, Rejected, make_rejected
+from penstock.webhook.schemes.base import Sent
+from penstock.webhook.verify import challenge, check, identify, sender_headers, usable
+
+log = logging.getLogger(__name__)
 
 # A secret that was just set or rotated is in force after this time; until then files are not read again.
 _SECRETS_FRESH = timedelta(seconds=1)
+# Larger bodies are parsed in a thread, so that the loop goes on with the others.
+_PARSED_AT_ONCE = 64 * 1024
 
 REFUSALS = (
     "bad-content-length",
     "empty-body",
     "cut-off",
+    "unparseable",
+    "bad-cloudevent",
     "unverified",
+    "not-local",
     "unknown-source",
+    "retired",
     "too-slow",
     "too-large",
     "content-encoding",
+    "content-type",
+    "too-many",
     "busy",
     "unavailable",
     "secret-unset",
 )
+GREETING_REFUSALS = ("unverified", "not-local", "unknown-source", "wrong-method", "retired", "too-many", "secret-unset")
 
 
 class Accepted(BaseModel):
@@ -44,17 +67,43 @@ class Accepted(BaseModel):
     duplicate: bool
 
 
+class AcceptedBatch(BaseModel):
+    """Each delivery of the batch is durable, in the order in which they were sent."""
+
+    deliveries: list[Accepted]
+
+
+class Shaken(BaseModel):
+    """The answer to a handshake; nothing was delivered."""
+
+    handshake: str | None = None
+    challenge: str | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Secrets:
-    """A source's secrets as they were at `read_at`; `problem` says why nothing can be verified with them."""
+    """Secrets as they were at `read_at`; `problem` says why nothing can be verified with them."""
 
     values: Sequence[str] = field(repr=False)
     problem: str | None
     read_at: datetime
 
 
+@dataclass(kw_only=True)
+class _Told:
+    """What is known of a request so far; `wire` is its body as it came."""
+
+    source: Source | None = None
+    wire: bytes = b""
+    outcome: str = "error"
+    deliveries: Sequence[str] = ()
+
+
 class Hooks:
-    """Takes the requests of all sources. `read_seconds` is the time a sender has for the whole body."""
+    """Takes the requests of all sources. `read_seconds` is the time a sender has for the whole body.
+
+    `reject` is told what was refused of a source that keeps it; it neither waits nor raises.
+    """
 
     def __init__(
         self,
@@ -65,94 +114,273 @@ class Hooks:
         clock: Callable[[], datetime],
         memory: Memory,
         metrics: Metrics,
+        rates: Rates,
+        reject: Callable[[Rejected], None],
         read_seconds: float,
     ) -> None:
         self._sources = sources
+        self._choices = {name: Choice(source) for name, source in sources.items()}
+        self._hidden = {name: _hidden(source) for name, source in sources.items()}
+        # Sources of which it was said that an event cannot be made.
+        self._complained: set[str] = set()
         self._deliveries = deliveries
         self._resolve_secret = resolve_secret
         self._clock = clock
         self._memory = memory
         self._metrics = metrics
+        self._rates = rates
+        self._reject = reject
         self._read_seconds = read_seconds
-        self._secrets: dict[str, _Secrets] = {}
+        self._secrets: dict[tuple[str, tuple[str, ...]], _Secrets] = {}
 
-    async def take(self, request: Request, name: str) -> Accepted:
-        """Answer one request. Raises Refusal of the kinds in REFUSALS."""
+    async def take(self, request: Request, name: str) -> Response:
+        """Answer a POST. Raises Refusal of the kinds in REFUSALS."""
+        return await self._answered(request, name, self._take)
+
+    async def greet(self, request: Request, name: str) -> Response:
+        """Answer a GET or OPTIONS, which is a handshake or nothing. Raises Refusal."""
+        return await self._answered(request, name, self._greet)
+
+    async def _answered(
+        self, request: Request, name: str, answer: Callable[[Request, Source, _Told], Awaitable[Response]]
+    ) -> Response:
         started = time.perf_counter()
-        outcome = "error"
+        told = _Told()
         try:
-            accepted = await self._take(request, self._source(name))
+            told.source = self._source(name)
+            return await answer(request, told.source, told)
         except Refusal as refusal:
-            outcome = refusal.kind
+            told.outcome = refusal.kind
+            if told.source is not None and told.source.keep_rejected_days and refusal.kind in KEPT_KINDS:
+                self._reject(self._rejected(request, told.source, refusal, told.wire))
             raise
-        else:
-            outcome = "duplicate" if accepted.duplicate else "accepted"
-            return accepted
         finally:
-            label = name if name in self._sources else UNKNOWN_SOURCE
-            self._metrics.hook(label, outcome, time.perf_counter() - started)
+            label = told.source.name if told.source else UNKNOWN_SOURCE
+            self._metrics.hook(label, told.outcome, time.perf_counter() - started)
+            facts = request.scope.setdefault(FACTS, {})
+            facts.update(outcome=told.outcome, deliveries=list(told.deliveries))
 
     def _source(self, name: str) -> Source:
         if name not in self._sources:
             raise Refusal("unknown-source", "There is no source of this name.")
         return self._sources[name]
 
-    async def _take(self, request: Request, source: Source) -> Accepted:
-        if request.headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
-            raise Refusal("content-encoding", "Send the body as it is, without Content-Encoding.")
+    async def _greet(self, request: Request, source: Source, told: _Told) -> Response:
+        _check_open(source)
+        await self._rates.from_address(source.name, _address(request))
+        told.outcome = "handshake"
+        if request.method == "OPTIONS":
+            allowed = handshakes.by_options(source, request.headers)
+            if allowed is not None:
+                return Response(status_code=200, headers=allowed)
+        elif source.challenge:
+            secret = self._values(source, (source.challenge,), bool)[0]
+            return PlainTextResponse(handshakes.by_get(request.query_params.multi_items(), secret))
+        raise Refusal("wrong-method", "Deliveries are sent with POST.", {"Allow": "POST"})
+
+    async def _take(self, request: Request, source: Source, told: _Told) -> Response:
+        _check_open(source)
+        await self._rates.from_address(source.name, _address(request))
+        gzipped = _check_head(request, source)
         self._secrets_of(source)
         with self._memory.hold() as reserve:
-            body = await read_body(request, limit=source.max_bytes, seconds=self._read_seconds, reserve=reserve)
-            if not body:
+            limit = source.max_bytes
+            told.wire = body = await read_body(request, limit=limit, seconds=self._read_seconds, reserve=reserve)
+            self._check_sender(source, request, body)
+            if gzipped:
+                body = await read_gzip(body, limit=limit, reserve=reserve)
+            # A CloudEvent in binary mode may be all in the headers.
+            if not body and not source.cloudevents:
                 raise Refusal("empty-body", "A delivery needs a body.")
-            delivery = self._verified(source, request, body)
-            try:
-                duplicate = await self._deliveries.accept(delivery)
-            except Busy:
-                raise try_later("busy", "Too many deliveries are waiting.") from None
-            except Transient as error:
-                raise try_later("unavailable", "The delivery is not accepted; send it again.") from error
-        return Accepted(delivery=delivery.id, duplicate=duplicate)
+            headers = _joined(request)
+            if handshakes.may_be_in_body(source):
+                shaken = handshakes.in_body(source, headers, await _parsed_or_none(body))
+                if shaken is not None:
+                    told.outcome = "handshake"
+                    return JSONResponse(shaken)
+            await self._rates.verified(source.name)
+            deliveries, batch = await self._deliveries_of(source, request, headers, body)
+            told.deliveries = [delivery.id for delivery in deliveries]
+            accepted = await self._accept(deliveries)
+        told.outcome = "duplicate" if accepted and all(one.duplicate for one in accepted) else "accepted"
+        answer = AcceptedBatch(deliveries=accepted) if batch else accepted[0]
+        return Response(answer.model_dump_json(), status_code=202, media_type="application/json")
 
-    def _verified(self, source: Source, request: Request, body: bytes) -> Delivery:
-        now, headers = self._clock(), _joined(request)
+    def _check_sender(self, source: Source, request: Request, body: bytes) -> None:
         try:
             # Read again after the body: it may have taken half a minute, and a secret may have been withdrawn.
             secrets = self._secrets_of(source)
-            found = verify(source.verify, secrets, request.headers.raw, body, now, dedup=source.dedup)
+            check(source.verify, secrets, Sent(request.headers.raw, body), self._clock())
         except Unverified:
-            raise Refusal(
-                "unverified",
-                "The request is not signed as this source says.",
-                {"WWW-Authenticate": challenge(source.verify)},
-            ) from None
-        return Delivery(
-            id=found,
-            source=source.name,
-            dataset=source.datasets[0],  # chosen per delivery in the next step
-            received_at=now,
-            content_type=headers.get("content-type", ""),
-            headers={name.lower(): headers[name.lower()] for name in source.headers if name.lower() in headers},
-            body=body,
+            raise _unverified(source) from None
+
+    async def _deliveries_of(
+        self, source: Source, request: Request, headers: Mapping[str, str], body: bytes
+    ) -> tuple[list[Delivery], bool]:
+        """The deliveries that a verified request makes, and whether it is a batch of them."""
+        content_type = headers.get("content-type", "")
+        batch = False
+        if source.cloudevents:
+            batch = _media_type(content_type) == BATCH_MEDIA_TYPE
+            content_type = MEDIA_TYPE
+            try:
+                found = await _in_thread_if_large(events_of, request.headers.raw, body)
+            except BadCloudEvent as error:
+                raise Refusal("bad-cloudevent", f"{error}.") from None
+            sent = [(event.id, event.body) for event in found]
+        else:
+            try:
+                sent = [(identify(source.verify, Sent(request.headers.raw, body), dedup=source.dedup), body)]
+            except Unverified:
+                raise _unverified(source) from None
+        now, kept = self._clock(), _kept(source, headers)
+        return [
+            Delivery(
+                id=delivery,
+                source=source.name,
+                dataset=dataset,
+                received_at=now,
+                content_type=content_type,
+                headers=kept,
+                body=content,
+                request=request.scope.get(REQUEST_ID, ""),
+                events=events,
+            )
+            for delivery, content in sent
+            for dataset, events in [await self._chosen(source, headers, delivery, content)]
+        ], batch
+
+    async def _chosen(
+        self, source: Source, headers: Mapping[str, str], delivery: str, content: bytes
+    ) -> tuple[str, tuple[FurtherEvent, ...]]:
+        """The dataset that a delivery feeds, and its further events. Raises Refusal `unparseable`."""
+        choice = self._choices[source.name]
+        body = None
+        if choice.needs_body:
+            try:
+                body = await _in_thread_if_large(parsed, content)
+            except Unparseable:
+                raise Refusal("unparseable", "The body is no JSON.") from None
+        seen = {name: value for name, value in headers.items() if name not in self._hidden[source.name]}
+
+        def decide(_: bytes) -> tuple[str, Further]:
+            dataset = choice.dataset(body, seen)
+            return dataset, choice.events(body, seen, delivery=delivery, dataset=dataset)
+
+        dataset, further = await _in_thread_if_large(decide, content if choice.needs_body else b"")
+        if further.dropped and source.name not in self._complained:
+            self._complained.add(source.name)
+            log.warning(
+                "%s: %d further events of delivery %s cannot be made: something in them is undefined, too long or "
+                "not to be sent. Others like it are not told of again",
+                source.name,
+                further.dropped,
+                delivery,
+            )
+        return dataset, further.events
+
+    async def _accept(self, deliveries: Sequence[Delivery]) -> list[Accepted]:
+        """Accept each; what was accepted of a batch that then fails is a duplicate when it comes again."""
+        outcomes = await asyncio.gather(*map(self._deliveries.accept, deliveries), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, Busy):
+                raise try_later("busy", "Too many deliveries are waiting.")
+            if isinstance(outcome, Transient):
+                raise try_later("unavailable", "The delivery is not accepted; send it again.") from outcome
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return [
+            Accepted(delivery=delivery.id, duplicate=bool(outcome))
+            for delivery, outcome in zip(deliveries, outcomes, strict=True)
+        ]
+
+    def _rejected(self, request: Request, source: Source, refusal: Refusal, wire: bytes) -> Rejected:
+        return make_rejected(
+            source,
+            at=self._clock(),
+            kind=refusal.kind,
+            detail=refusal.detail,
+            address=_address(request),
+            request=request.scope.get(REQUEST_ID, ""),
+            headers=request.headers.raw,
+            body=wire,
         )
 
     def _secrets_of(self, source: Source) -> Sequence[str]:
-        """The values of the source's secrets. One that is not set refuses the source: nothing may pass by mistake."""
+        return self._values(source, source.verify.secrets, lambda value: usable(source.verify, value))
+
+    def _values(self, source: Source, names: tuple[str, ...], fits: Callable[[str], bool]) -> Sequence[str]:
+        """The values of these secrets. One that is not set refuses the source: nothing may pass by mistake."""
         now = self._clock()
-        known = self._secrets.get(source.name)
+        known = self._secrets.get((source.name, names))
         if known is None or abs(now - known.read_at) > _SECRETS_FRESH:
-            known = self._secrets[source.name] = self._read_secrets(source, now)
+            known = self._secrets[source.name, names] = self._read_secrets(names, fits, now)
         if known.problem is not None:
             raise try_later("secret-unset", known.problem)
         return known.values
 
-    def _read_secrets(self, source: Source, now: datetime) -> _Secrets:
-        values = [self._resolve_secret(name) for name in source.verify.secrets]
-        for name, value in zip(source.verify.secrets, values, strict=True):
-            if not usable(source.verify, value):
+    def _read_secrets(self, names: tuple[str, ...], fits: Callable[[str], bool], now: datetime) -> _Secrets:
+        values = [self._resolve_secret(name) for name in names]
+        for name, value in zip(names, values, strict=True):
+            if not fits(value):
                 state = "is set, but is no secret of this scheme" if value else "is not set"
                 return _Secrets(values=(), problem=f"The secret {name} {state}.", read_at=now)
         return _Secrets(values=values, problem=None, read_at=now)
+
+
+def _check_open(source: Source) -> None:
+    if source.retired:
+        raise Refusal("retired", "This source is retired: stop sending.")
+
+
+def _check_head(request: Request, source: Source) -> bool:
+    """Refuse what the head alone tells; returns whether the body is gzipped."""
+    if source.content_types and _media_type(request.headers.get("content-type", "")) not in source.content_types:
+        raise Refusal("content-type", f"Send {' or '.join(source.content_types)}.")
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "", "gzip"):
+        raise Refusal("content-encoding", "Send the body as it is, or with Content-Encoding: gzip.")
+    return encoding == "gzip"
+
+
+def _unverified(source: Source) -> Refusal:
+    return Refusal(
+        "unverified",
+        "The request is not signed as this source says.",
+        {"WWW-Authenticate": challenge(source.verify)},
+    )
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
+
+
+def _hidden(source: Source) -> frozenset[str]:
+    """The headers that no template sees: what verifies a request does not belong into an event."""
+    own = {name.lower() for name in sender_headers(source.verify)}
+    return frozenset({"authorization", "proxy-authorization", "cookie", source.verify.header.lower(), *own})
+
+
+def _kept(source: Source, headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): headers[name.lower()] for name in source.headers if name.lower() in headers}
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
+
+async def _parsed_or_none(body: bytes) -> Any:
+    try:
+        return await _in_thread_if_large(parsed, body)
+    except Unparseable:
+        return None
+
+
+async def _in_thread_if_large(read: Callable[..., Any], *arguments: Any) -> Any:
+    """Call `read`, whose last argument is a body."""
+    if len(arguments[-1]) <= _PARSED_AT_ONCE:
+        return read(*arguments)
+    return await anyio.to_thread.run_sync(read, *arguments)
 
 
 def _joined(request: Request) -> dict[str, str]:

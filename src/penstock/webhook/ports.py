@@ -7,6 +7,7 @@ from typing import Protocol
 
 from penstock.errors import PenstockError
 from penstock.model import Delivery, Via
+from penstock.notifications import Unusable
 
 
 class Intake(Protocol):
@@ -23,6 +24,19 @@ class Intake(Protocol):
         """Take hints: stat each key and record what is there. Raises Transient when that cannot be done now.
 
         `skip` is told of each key that alone cannot be asked for now; the others are taken all the same.
+        """
+        ...
+
+    def removed(
+        self, bucket: str, keys: Sequence[str], via: Via, *, skip: Callable[[str, PenstockError], None]
+    ) -> object:
+        """Take hints of removals: stat each key, record what is there, and what is lost as missing. As `seen`."""
+        ...
+
+    def keep_unusable(self, parts: Sequence[Unusable]) -> int:
+        """Put what no hint can be made of into quarantine, once each; returns how many were new and are kept.
+
+        Raises Transient when that cannot be done now.
         """
         ...
 

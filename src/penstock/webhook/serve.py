@@ -18,16 +18,26 @@ MAX_CONNECTIONS = 1000
 KEEP_ALIVE_SECONDS = 15
 HEAD_SECONDS = 15.0
 SHUTDOWN_SECONDS = 30
+# A body that is under way when the end is asked for must come within this time. Together with the longest wait for an
+# answer it is less than SHUTDOWN_SECONDS: whatever came to its end is answered, whatever did not is sent again.
+LAST_BODY_SECONDS = 3.0
 _BACKLOG = 2048
 
 
 class EdgeServer(uvicorn.Server):
     """A uvicorn server on a socket that is bound already; set `should_exit` to stop it from another thread."""
 
-    def __init__(self, config: uvicorn.Config, bound: socket.socket, on_ready: Callable[[str], None] | None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        bound: socket.socket,
+        on_ready: Callable[[str], None] | None,
+        on_stopped: Callable[[], None],
+    ) -> None:
         super().__init__(config)
         self._bound = bound
         self._on_ready = on_ready
+        self._on_stopped = on_stopped
 
     @property
     def url(self) -> str:
@@ -49,19 +59,27 @@ class EdgeServer(uvicorn.Server):
         if self.started and self._on_ready is not None:
             self._on_ready(url)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take nothing new, answer what came whole, and tell `on_stopped`: the signal may end the process next."""
+        cutting = asyncio.get_running_loop().call_later(LAST_BODY_SECONDS, self._cut_unfinished)
+        try:
+            await super().shutdown(sockets=sockets)
+        finally:
+            cutting.cancel()
+            self._on_stopped()
 
-def bind(
-    app: FastAPI,
-    host: str = LOOPBACK,
-    port: int = 8484,
-    *,
-    on_ready: Callable[[str], None] | None = None,
-    head_seconds: float = HEAD_SECONDS,
-) -> EdgeServer:
-    """A server for `app` on `host` and `port` (0: a free one), not yet serving.
+    def _cut_unfinished(self) -> None:
+        connections: list[Any] = list(self.server_state.connections)
+        for connection in connections:
+            cycle = connection.cycle
+            if cycle is not None and cycle.more_body and not cycle.response_complete:
+                connection.transport.close()
 
-    Connections wait in the backlog from now on. `on_ready` is called with the URL once requests are answered.
-    `head_seconds` is the time a client has to send a request's head. Raises SettingsError when the address is taken.
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket on `host` and `port` (0: a free one); connections wait in its backlog from now on.
+
+    Raises SettingsError when the address is taken.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -72,11 +90,42 @@ def bind(
         ) from None
     # asyncio turns Nagle's algorithm off only for a socket that names its protocol; an answer's last bytes would
     # otherwise wait for the sender's delayed acknowledgement, 40 ms each.
-    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=listening.detach())
+    return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=listening.detach())
+
+
+def inherited(descriptor: int) -> socket.socket:
+    """A socket that `listen` made in the process that started this one."""
+    found = socket.socket(fileno=descriptor)
+    return socket.socket(found.family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=found.detach())
+
+
+def bind(
+    app: FastAPI,
+    host: str = LOOPBACK,
+    port: int = 8484,
+    *,
+    on_ready: Callable[[str], None] | None = None,
+    head_seconds: float = HEAD_SECONDS,
+) -> EdgeServer:
+    """A server for `app` on `host` and `port` (0: a free one), not yet serving; see `listen` and `server`."""
+    return server(app, listen(host, port), on_ready=on_ready, head_seconds=head_seconds)
+
+
+def server(
+    app: FastAPI,
+    bound: socket.socket,
+    *,
+    on_ready: Callable[[str], None] | None = None,
+    on_stopped: Callable[[], None] = lambda: None,
+    head_seconds: float = HEAD_SECONDS,
+) -> EdgeServer:
+    """A server for `app` on a socket of `listen`, not yet serving.
+
+    `on_ready` is called with the URL once requests are answered, `on_stopped` once all are. `head_seconds` is the time
+    a client has to send a request's head.
+    """
     config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
         http=_with_head_limit(head_seconds),
         ws="none",
         lifespan="on",
@@ -89,15 +138,21 @@ def bind(
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    return EdgeServer(config, bound, on_ready)
+    return EdgeServer(config, bound, on_ready, on_stopped)
 
 
-def run(app: FastAPI, host: str = LOOPBACK, port: int = 8484, *, on_ready: Callable[[str], None] | None = None) -> None:
-    """Serve `app` until a signal, then finish what is in flight. Raises SettingsError when the address is taken.
+def run(
+    app: FastAPI,
+    bound: socket.socket,
+    *,
+    on_ready: Callable[[str], None] | None = None,
+    on_stopped: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve `app` until a signal, then finish what is in flight.
 
-    uvicorn raises the signal again once it has stopped: SIGINT arrives as KeyboardInterrupt.
+    uvicorn raises the signal again once it has stopped: SIGTERM ends the process, SIGINT arrives as KeyboardInterrupt.
     """
-    bind(app, host, port, on_ready=on_ready).serve_until_stopped()
+    server(app, bound, on_ready=on_ready, on_stopped=on_stopped).serve_until_stopped()
 
 
 def _with_head_limit(seconds: float) -> type[asyncio.Protocol]:
