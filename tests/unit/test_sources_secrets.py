@@ -184,3 +184,11 @@ def test_no_repr_shows_a_secret() -> None:
     for shown in (repr(key), repr(known), repr(secrets)):
         assert "secret'" not in shown
         assert VALUE not in shown
+
+
+def test_up_makes_the_token_of_a_challenge(tmp_path: Path) -> None:
+    """Unless the environment has it: it is to be written down at the sender."""
+    source = Source(name="meta", dataset="d", verify=github("HUB_SECRET"), challenge="META_VERIFY_TOKEN")
+    made = made_secrets(tmp_path, [source], has=lambda name: False)
+    assert len(made["META_VERIFY_TOKEN"]) >= 32
+    assert "META_VERIFY_TOKEN" not in made_secrets(tmp_path / "other", [source], has=lambda name: True)

@@ -18,6 +18,7 @@ from penstock.cli.show import table
 from penstock.errors import PenstockError
 from penstock.project import Project, load_project
 from penstock.settings import Settings, load_settings, masked, provenance
+from penstock.webhook import choice
 from penstock.webhook.guard import is_loopback
 from penstock.webhook.secrets import open_secrets, remedy
 from penstock.webhook.verify import usable
@@ -91,14 +92,15 @@ def _sources(settings: Settings) -> str:
     secrets.refresh()
     wrong, warnings = [], []
     for source in project.sources:
+        choice.check(source)
         if source.verify.scheme == "none":
             warnings.append(
                 f"WARNING: anybody may post to {source.name}, which verifies nothing: {source.verify.because}"
             )
-        for name in source.verify.secrets:
+        for name in source.secrets:
             if not secrets.value(name):
                 wrong.append(f"no secret for {source.name} ({name}): {remedy(name)}")
-            elif not usable(source.verify, secrets.value(name)):
+            elif name != source.challenge and not usable(source.verify, secrets.value(name)):
                 wrong.append(f"{name} is no secret of {source.name}'s scheme, {source.verify.scheme}: set another")
     if wrong:
         raise PenstockError("; ".join([*wrong, *warnings]))

@@ -31,6 +31,8 @@ def made_secrets(home: Path, sources: Sequence[Source], *, has: Callable[[str], 
         names = source.verify.secrets
         if names and not any(name.startswith(PREFECT) or has(name) for name in names):
             wanted[names[0]] = partial(_new_secret, source.verify)
+        if source.challenge and not source.challenge.startswith(PREFECT) and not has(source.challenge):
+            wanted[source.challenge] = partial(secrets.token_urlsafe, 24)
     missing = {name: make() for name, make in wanted.items() if not values.get(name)}
     if missing:
         values |= missing
