@@ -31,6 +31,8 @@ class Dataset:
     `checks` are SQL predicates over a row: a row is good when each is true (NULL is not true).
     `derive` are SQL expressions over a row's columns, in order; a later one may use an earlier one.
     `select`, when given, are the only columns that are kept, in that order, derived ones included.
+    `schema` is what becomes of columns that the first object had not: `rescue` puts their values into
+    `_penstock_rescued`, `evolve` adds them to the table, `freeze` refuses the object.
     `threshold` is the least share (0 to 1) of good rows with which an object is loaded.
     `report` are additive SQL aggregates (sum, count, histogram) over the rows of a load, for the run's report.
     `max_attempts` is how many runs may die or fail with an object before it is quarantined.
@@ -46,6 +48,7 @@ class Dataset:
     checks: Mapping[str, str] = field(default_factory=dict)
     derive: Mapping[str, str] = field(default_factory=dict)
     select: Sequence[str] = ()
+    schema: Literal["rescue", "evolve", "freeze"] = "rescue"
     threshold: float = 0.0
     report: Mapping[str, str] = field(default_factory=dict)
     every: timedelta | None = None
@@ -67,6 +70,7 @@ class Dataset:
             raise DeclarationError(f"dataset {self.name}: prefix {self.prefix!r} must look like 'folder/'")
         if self.prefix.startswith(RESERVED_PREFIX):
             raise DeclarationError(f"dataset {self.name}: the prefix {RESERVED_PREFIX!r} is penstock's own")
+        self._check_schema()
         if not 0 <= self.threshold <= 1:
             raise DeclarationError(f"dataset {self.name}: threshold {self.threshold} is a share, from 0 to 1")
         if self.retain_days is not None and self.retain_days <= 0:
@@ -80,6 +84,15 @@ class Dataset:
             for name in names:
                 if not NAME.match(name):
                     raise DeclarationError(f"dataset {self.name}: {what} name {name!r}: use a-z, 0-9 and _")
+
+    def _check_schema(self) -> None:
+        if self.schema not in ("rescue", "evolve", "freeze"):
+            raise DeclarationError(f"dataset {self.name}: schema {self.schema!r}: use rescue, evolve or freeze")
+        if self.schema == "evolve" and self.select:
+            raise DeclarationError(
+                f"dataset {self.name}: select keeps the columns that it names, so that none can be added; leave out "
+                "one of the two"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,7 @@ from penstock.errors import (
 )
 from penstock.flows.fetching import Fetched, Fetcher
 from penstock.flows.reading import Reader
+from penstock.formats.evolve import is_rescued, rescued_names
 from penstock.formats.result import REJECTED, RESCUED, ROW
 from penstock.landing import Landing
 from penstock.ledger import Ledger
@@ -296,6 +297,8 @@ class Batch:
         form, known, result = found.form, found.known, found.result
         if result.rows.num_rows and _is_strange(result.rows, result.schema):
             raise Unreadable(f"it has none of the columns of {self._dataset.name}")
+        if self._dataset.schema == "freeze" and is_rescued(result.rows):
+            raise Unreadable(f"the schema is frozen, and it has other columns: {', '.join(rescued_names(result.rows))}")
         if not result.total:
             self._end(ref, State.EMPTY, "it has no records")
             return 0
@@ -312,7 +315,7 @@ class Batch:
         if result.schema != known:
             self._learned[form] = result.schema
             reader.learn(form, result.schema)
-            self._causes[form] = f"{'first object' if known is None else 'numbers widened'}: {ref.name}"
+            self._causes[form] = f"{_cause(known, result.schema)}: {ref.name}"
         for column, kind in result.columns:
             if self._columns.get(column) != "DOUBLE":
                 self._columns[column] = kind
@@ -367,6 +370,14 @@ def _is_strange(rows: pa.Table, schema: Schema) -> bool:
         return False
     names = [column.name for column in schema.columns if column.name in rows.column_names]
     return bool(names) and all(rows.column(name).null_count == rows.num_rows for name in names)
+
+
+def _cause(known: Schema | None, learned: Schema) -> str:
+    if known is None:
+        return "first object"
+    names = {column.name for column in known.columns}
+    new = [column.name for column in learned.columns if column.name not in names]
+    return f"new columns {', '.join(new)}" if new else "numbers widened"
 
 
 def _most_common(rejected: pa.Table, most: int = 3) -> str:

@@ -16,6 +16,7 @@ from penstock import formats
 from penstock.declarations import Dataset
 from penstock.errors import DeclarationError, Unreadable
 from penstock.formats import ReadResult
+from penstock.formats.evolve import evolved, is_rescued
 from penstock.formats.plain import unpack_small
 from penstock.model import Schema
 
@@ -79,7 +80,9 @@ class Reader:
         known = self._schemas[form]
         if known is not None and number not in self._looked_at.setdefault(form, set()):
             self._read_ahead(number, form, known)
-        result = self._ahead.pop(number, None) or self._read_alone(path, name, known)
+        result = self._ahead.pop(number, None)
+        if result is None or self._may_evolve(result):
+            result = self._read_alone(path, name, known)
         self._bytes += result.rows.nbytes + result.rejected.nbytes
         return Found(form=form, known=known, result=result)
 
@@ -96,13 +99,21 @@ class Reader:
     def _read_alone(self, path: Path, name: str, known: Schema | None) -> ReadResult:
         try:
             schema = known or formats.infer(path, name, self._dataset)
-            return formats.read(path, name, self._dataset, schema, large=self._large)
+            result = formats.read(path, name, self._dataset, schema, large=self._large)
+            if not self._may_evolve(result):
+                return result
+            found = formats.infer(path, name, self._dataset)
+            wider = evolved(result.schema, found, derived=self._dataset.derive)
+            return formats.read(path, name, self._dataset, wider, large=self._large)
         except DeclarationError as error:
             if known is not None:
                 raise
             # With no schema to go by, the first object is as likely wrong as the declaration: it must not be what
             # every later one is measured by, nor hold them up.
             raise Unreadable(f"the first object does not fit its declaration, or that is wrong: {error}") from None
+
+    def _may_evolve(self, result: ReadResult) -> bool:
+        return self._dataset.schema == "evolve" and is_rescued(result.rows)
 
     def _read_ahead(self, first: int, form: str, schema: Schema) -> None:
         numbers = self._window(first, form)
