@@ -22,6 +22,8 @@ _LONGEST = [
     "tests/acceptance/test_soak.py",
     "tests/acceptance/test_compose_processes.py",
     "tests/acceptance/test_bench.py",
+    "tests/acceptance/test_webhook_fuzz.py",
+    "tests/acceptance/test_webhook_kill.py",
     "tests/integration/test_worker_runs.py",
     *_ONE_UP,
     "tests/integration/test_worker_kinds.py",

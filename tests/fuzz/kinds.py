@@ -26,7 +26,7 @@ KINDS: tuple[tuple[Callable[[Maker], Shape], float], ...] = (
     (broken.slow, 0.05),
     (spoken.pieces, 3),
     (broken.target, 4),
-    (spoken.gzip, 5),
+    (spoken.gzipped, 5),
     (spoken.large, 0.3),
     (spoken.limited, 3),
     (spoken.cloudevent, 5),

@@ -66,8 +66,8 @@ SOURCES: Mapping[str, Source] = {
             verify=standard_webhooks("TYPED_SECRET"),
             content_types=("application/json",),
         ),
-        Source(name="limited", dataset="fuzz", verify=bearer("LIMITED_SECRET"), rate="50/minute"),
-        Source(name="each", dataset="fuzz", verify=bearer("EACH_SECRET"), rate_per_address="50/minute"),
+        Source(name="limited", dataset="fuzz", verify=bearer("LIMITED_SECRET"), rate="10/minute"),
+        Source(name="each", dataset="fuzz", verify=bearer("EACH_SECRET"), rate_per_address="10/minute"),
         Source(name="retired", dataset="fuzz", verify=bearer("RETIRED_SECRET"), retired=True),
     )
 }

@@ -27,7 +27,7 @@ from tests.waiting import wait_for
 
 AT_ONCE = 128
 # What a process may hold more at the end than after the warm-up: what the allocator keeps of large bodies and heads.
-GROWTH_BYTES = 32_000_000
+GROWTH_BYTES = 48_000_000
 # Connections to the store and the ledger that are kept or not, as the last moment had it.
 MORE_FILES = 16
 API_TOKEN = "the fuzzer asks without it"
@@ -200,7 +200,9 @@ class _Run:
             self.taken.update(
                 one for one, answer in zip(shape.taken, told.answers, strict=True) if answer.status == 202
             )
-        figures.wrong += [f"number {number}, {shape.kind}: {one}" for one in wrong]
+        for one in wrong:
+            figures.wrong.append(f"number {number}, {shape.kind}: {one}")
+            self.say(figures.wrong[-1])
 
     async def outage(self, *, freeze: bool, until: asyncio.Task[None]) -> None:
         """The store is away until some were told so."""

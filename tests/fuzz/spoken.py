@@ -123,7 +123,7 @@ def pieces(make: Maker) -> Shape:
     )
 
 
-def gzip(make: Maker) -> Shape:
+def gzipped(make: Maker) -> Shape:
     """Gzip: good, cut off, spoilt, bombs, many members, and encodings that are not taken."""
     source = make.chance.choice(PLAIN)
     body = make.body(source, make.id())

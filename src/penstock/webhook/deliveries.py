@@ -104,7 +104,8 @@ class GroupCommit:
                 return await future
         except TimeoutError:
             if future.done() and not future.cancelled():
-                raise
+                # Answered in the very turn of the loop in which the time was over, or TimeoutError is the answer.
+                return future.result()
             # Its caller no longer counts its body, so that it must not wait on: the sender comes again.
             with suppress(ValueError):
                 lane.waiting.remove(waiting)
