@@ -79,11 +79,12 @@ def _serve(settings: Settings, bound: socket.socket, shared_metrics: Path | None
     from penstock.watchdog import Watchdog
     from penstock.webhook.access import Access, start_access_log
     from penstock.webhook.app import Limits, create_app
+    from penstock.webhook.crowd import Crowd
     from penstock.webhook.guard import Guard, is_loopback
     from penstock.webhook.metrics import Metrics
     from penstock.webhook.rejected import Keeper
     from penstock.webhook.secrets import open_secrets
-    from penstock.webhook.serve import run
+    from penstock.webhook.serve import MOST_REQUESTS, run
     from penstock.wiring import open_landing, open_ledger, open_store
 
     project = load_project(settings.project_dir, only=["flows", "sensors", "webhook"])
@@ -100,10 +101,11 @@ def _serve(settings: Settings, bound: socket.socket, shared_metrics: Path | None
 
     def around(app: ASGIApp) -> ASGIApp:
         guarded = Guard(app, loopback=loopback, token=token, unverified=[source.name for source in unverified])
+        crowd = Crowd(guarded, most=MOST_REQUESTS)
         trusted = [str(network) for network in settings.proxies]
         return Access(
             # Within: an id is believed of who connects, the address is who a proxy says it is.
-            ProxyHeadersMiddleware(guarded, trusted) if trusted else guarded,  # type: ignore[arg-type]
+            ProxyHeadersMiddleware(crowd, trusted) if trusted else crowd,  # type: ignore[arg-type]
             unique=lambda: token_hex(16),
             clock=utc_now,
             trusted=settings.proxies,

@@ -14,7 +14,7 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from penstock.errors import SettingsError
 
 LOOPBACK = "127.0.0.1"
-MAX_CONNECTIONS = 1000
+MOST_REQUESTS = 1000
 KEEP_ALIVE_SECONDS = 15
 HEAD_SECONDS = 15.0
 SHUTDOWN_SECONDS = 30
@@ -133,7 +133,6 @@ def server(
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=MAX_CONNECTIONS,
         backlog=_BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
@@ -158,7 +157,7 @@ def run(
 def _with_head_limit(seconds: float) -> type[asyncio.Protocol]:
     """Whichever HTTP protocol is installed, closing connections on which no request's head comes to its end.
 
-    uvicorn itself waits for a head for ever, so that MAX_CONNECTIONS idle sockets would shut out every sender.
+    uvicorn itself waits for a head for ever, so that idle sockets would use up what the process may open.
     """
     base: Any = AutoHTTPProtocol
 
