@@ -122,6 +122,11 @@ class Refused(Terminal):
 class Unverified(Terminal):
     """The request is not signed as its source says."""
 
+    def __init__(self, why: str = "") -> None:
+        super().__init__()
+        # For the source's own people; whoever sent the request is not told.
+        self.why = why
+
 
 class QueryRefused(Terminal):
     """The warehouse does not answer this query."""

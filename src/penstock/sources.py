@@ -82,7 +82,8 @@ class Source:
     comes later is loaded again.
     `rate` and `rate_per_address` bound what is taken, as `100/second` or `5000/hour`; beyond it the answer is 429.
     `cloudevents`: requests are CloudEvents 1.0 (binary, structured or batch), each event a delivery, known by
-    its `source` and `id`; `origins` are the ones that its handshake allows to send.
+    its `source` and `id`; `origins` are the ones that its handshake allows to send. In binary mode attributes are in
+    headers, which no signature covers: it is taken of signed sources only with `unsigned_attributes`.
     `challenge` names the secret of a GET handshake by `hub.verify_token` (Meta's), where the sender asks for one.
     `emit` are further events. `keep_rejected_days` keeps what was refused for so long, for `penstock deliveries`.
     `retired`: answered with 410, which tells a sender to stop.
@@ -98,6 +99,7 @@ class Source:
     rate: str = ""
     rate_per_address: str = ""
     cloudevents: bool = False
+    unsigned_attributes: bool = False
     origins: Sequence[str] = ("*",)
     challenge: str = ""
     emit: Sequence[Emit] = ()

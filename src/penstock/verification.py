@@ -150,6 +150,11 @@ class Verification:
     header: str = ""
     user: str = ""
 
+    @property
+    def signs(self) -> bool:
+        """Whether what is verified is a signature over the body, and not a token or nothing."""
+        return self.scheme not in ("bearer", "basic", "none")
+
     def __post_init__(self) -> None:
         if self.scheme != "none" and not self.secrets:
             raise DeclarationError(f"verification {self.scheme!r} needs the name of an environment variable")

@@ -15,7 +15,7 @@ from penstock.errors import PrefectUnavailable
 from penstock.settings import load_settings
 from penstock.sources import Source
 from penstock.verification import bearer, github, prefect_secret, standard_webhooks, stripe, svix, unverified
-from penstock.webhook.hooks import _Secrets
+from penstock.webhook.known_secrets import Known
 from penstock.webhook.schemes.standard import Standard
 from penstock.webhook.secrets import Secrets, open_secrets, remedy
 from penstock.webhook.verify import usable
@@ -177,7 +177,7 @@ def test_no_repr_shows_a_secret() -> None:
     from datetime import UTC, datetime
 
     key = Standard("webhook").key("whsec_c2VjcmV0")
-    known = _Secrets(values=[VALUE], problem=None, read_at=datetime.now(UTC))
+    known = Known(values=[VALUE], problem=None, read_at=datetime.now(UTC))
     prefect = Prefect()
     secrets = prefect.secrets()
     secrets.refresh()

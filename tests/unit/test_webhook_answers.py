@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -38,6 +39,13 @@ SHOP = Source(
     ],
 )
 CE = Source(name="ce", dataset="events", verify=bearer("CE"), cloudevents=True, max_bytes=3000)
+SIGNED_CE = Source(name="signed_ce", dataset="events", verify=github("HUB"), cloudevents=True)
+UNSIGNED_CE = Source(
+    name="unsigned_ce", dataset="events", verify=github("HUB"), cloudevents=True, unsigned_attributes=True
+)
+TELLING = Source(
+    name="telling", dataset="d", verify=github("HUB"), emit=[Emit(name="shop.order", resource="shop.{{ body.id }}")]
+)
 SLACK = Source(name="slack", dataset="slack", verify=slack("SLACK"))
 META = Source(name="meta", dataset="meta", verify=github("HUB"), challenge="META")
 RATED = Source(name="rated", dataset="r", verify=github("HUB"), rate="2/hour")
@@ -50,7 +58,7 @@ AUTH = {"authorization": f"Bearer {SECRETS['CE']}"}
 
 @pytest.fixture
 def edge() -> Edge:
-    return Edge([HUB, SHOP, CE, SLACK, META, RATED, EACH, OLD], SECRETS)
+    return Edge([SIGNED_CE, UNSIGNED_CE, TELLING, HUB, SHOP, CE, SLACK, META, RATED, EACH, OLD], SECRETS)
 
 
 def shop(edge: Edge, delivery: str, **body: Any) -> str:
@@ -206,6 +214,37 @@ def test_cloudevents_in_each_mode(edge: Edge) -> None:
     assert [one["duplicate"] for one in batch.json()["deliveries"]] == [True, False]
     assert [json.loads(one.body)["id"] for one in edge.intake.deliveries] == ["7", "8"]
     assert {one.content_type for one in edge.intake.deliveries} == {"application/cloudevents+json"}
+
+
+def test_a_signed_cloudevent_is_structured(edge: Edge) -> None:
+    """In binary mode whoever captured one could change what its headers say, and send it as another."""
+    ce = {f"ce-{name}": str(value) for name, value in EVENT.items() if name != "data"}
+    refused = edge.signed("a", b"{}", {**ce, **JSON}, source="signed_ce")
+    assert (refused.status_code, kind(refused)) == (400, "bad-cloudevent")
+    structured = {"content-type": "application/cloudevents+json"}
+    assert edge.signed("a", json.dumps(EVENT).encode(), structured, source="signed_ce").status_code == 202
+    assert edge.signed("a", b"{}", {**ce, **JSON}, source="unsigned_ce").status_code == 202
+
+
+def test_an_event_that_cannot_be_made_costs_no_delivery(edge: Edge) -> None:
+    """Only where the dataset is chosen by the body must that be JSON."""
+    assert edge.signed("a", b"id,name\n1,x\n", source="telling").status_code == 202
+    assert not edge.intake.deliveries[-1].events
+    assert edge.signed("b", b'{"id": 7}', source="telling").status_code == 202
+    assert [event.resource for event in edge.intake.deliveries[-1].events] == ["shop.7"]
+
+
+def test_why_a_request_was_not_verified_is_kept_and_not_told(edge: Edge) -> None:
+    """Its sender hears the same each time."""
+    good = sign(SHOP.verify, SECRETS["SHOP"], "d", b"{}", edge.now)
+    late = sign(SHOP.verify, SECRETS["SHOP"], "d", b"{}", edge.now - timedelta(hours=1))
+    answers = [edge.hook("shop", b"{}", {**JSON, **headers}) for headers in ({}, late, {**good, "webhook-id": "e"})]
+    assert len({answer.text for answer in answers}) == 1
+    assert [one.detail for one in edge.rejected] == [
+        "the header webhook-id is missing",
+        "its time is -3600 s off, and may be 300 s",
+        "no signature or token of it fits",
+    ]
 
 
 def test_no_cloudevent_is_400_and_nothing_of_its_batch_is_taken(edge: Edge) -> None:

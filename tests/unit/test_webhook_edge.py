@@ -11,11 +11,21 @@ from typing import Any
 
 import pytest
 
-from penstock.errors import DeclarationError, LedgerUnavailable, StoreUnavailable, Terminal
+from penstock.errors import (
+    DeclarationError,
+    LedgerUnavailable,
+    NotMigrated,
+    ObjectMissing,
+    Refused,
+    SettingsError,
+    StoreUnavailable,
+    Terminal,
+)
 from penstock.model import Via
 from penstock.sources import Source
 from penstock.testing.intake import MemoryIntake
 from penstock.verification import github, standard_webhooks, unverified
+from penstock.webhook import hooks
 from penstock.webhook.app import Limits, create_app
 from penstock.webhook.verify import sign
 from tests.edge import BODY, TOKEN, Edge, kind
@@ -79,18 +89,36 @@ def test_an_unknown_source_is_404_and_names_nothing(edge: Edge) -> None:
     assert not any(name in found.text for name in ("nobody", "shop", "github"))
 
 
-@pytest.mark.parametrize(("source", "variable"), [("unset", "UNSET_SECRET"), ("wrong", "WRONG_SECRET")])
-def test_a_source_without_a_usable_secret_accepts_nothing(edge: Edge, source: str, variable: str) -> None:
-    """One unset or malformed secret refuses the source with 503, naming the variable and never a value."""
-    found = edge.hook(source, BODY, sign(SHOP.verify, SECRET, "d-1", BODY, edge.now))
-    assert (found.status_code, kind(found)) == (503, "secret-unset")
-    assert variable in found.text
-    assert "whsec" not in found.text
+@pytest.mark.parametrize(
+    ("source", "secret", "variable"), [("shop", "", "SHOP_SECRET"), ("wrong", "whsec_%", "WRONG_SECRET")]
+)
+def test_a_source_without_a_usable_secret_accepts_nothing(
+    edge: Edge, source: str, secret: str, variable: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is refused with 503; the log names the variable and never a value, the answer neither."""
+    edge.secrets["SHOP_SECRET"] = "" if source == "shop" else SECRET
+    for _ in range(2):
+        found = edge.hook(source, BODY, sign(SHOP.verify, SECRET, "d-1", BODY, edge.now))
+        assert (found.status_code, kind(found)) == (503, "secret-unset")
+        assert variable not in found.text
+        edge.now += timedelta(seconds=2)
     assert edge.intake.accept_calls == []
+    assert caplog.text.count(variable) == 1
+    assert "whsec" not in caplog.text
+
+
+def test_one_secret_of_several_may_be_missing(edge: Edge) -> None:
+    """It was withdrawn, or is yet to come; the others verify."""
+    headers = sign(SHOP.verify, SECRET, "d-1", BODY, edge.now)
+    assert edge.hook("unset", BODY, headers).status_code == 202
+    edge.secrets["SHOP_SECRET"] = ""
+    edge.now += timedelta(seconds=2)
+    assert edge.hook("unset", BODY, headers).status_code == 503
 
 
 def test_a_secret_that_is_set_later_is_used(edge: Edge) -> None:
     """Once the variable is set the source works without a restart."""
+    edge.secrets["SHOP_SECRET"] = ""
     headers = sign(SHOP.verify, SECRET, "d-1", BODY, edge.now)
     assert edge.hook("unset", BODY, headers).status_code == 503
     edge.secrets["UNSET_SECRET"] = SECRET
@@ -165,15 +193,40 @@ def test_an_outage_asks_to_come_back_and_tells_no_address(edge: Edge, failure: E
     assert edge.signed().json() == {"delivery": "d-1", "duplicate": False}
 
 
-def test_a_crash_is_500_and_leaks_nothing(edge: Edge) -> None:
+def test_a_crash_is_500_and_leaks_nothing(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error nobody foresaw is a problem without its message."""
-    edge.intake.failure = RuntimeError("very secret")
+
+    def crash(*_: object, **__: object) -> str:
+        raise RuntimeError("very secret")
+
+    monkeypatch.setattr(hooks, "identify", crash)
     found = edge.signed()
     assert found.status_code == 500
     assert "secret" not in found.text
 
 
-@pytest.mark.parametrize("limits", [Limits(max_waiting=0), Limits(memory_bytes=4)])
+FAILURES = [
+    SettingsError("very secret keys"),
+    ObjectMissing("very secret bucket"),
+    Refused("very secret quota"),
+    NotMigrated("very secret"),
+    RuntimeError("very secret"),
+]
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: type(failure).__name__)
+def test_whatever_cannot_be_made_durable_asks_to_come_back(edge: Edge, failure: Exception) -> None:
+    """Nobody knows yet what has to be mended, and the sender keeps the delivery until it is."""
+    edge.intake.failure = failure
+    found = edge.signed()
+    assert (found.status_code, kind(found)) == (503, "unavailable")
+    assert "retry-after" in found.headers
+    assert "secret" not in found.text
+    edge.intake.failure = None
+    assert edge.signed().status_code == 202
+
+
+@pytest.mark.parametrize("limits", [Limits(max_waiting=0), Limits(memory_bytes=16, free_bytes=0)])
 def test_a_full_edge_is_busy(limits: Limits) -> None:
     """A full queue and full memory are 503 with Retry-After, never accepted; memory is given back."""
     edge = make(limits=limits)
@@ -181,7 +234,7 @@ def test_a_full_edge_is_busy(limits: Limits) -> None:
         found = edge.signed()
         assert (found.status_code, kind(found)) == (503, "busy")
         assert "retry-after" in found.headers
-    if limits.memory_bytes == 4:
+    if limits.memory_bytes == 16:
         assert edge.hook("open", b"1234").status_code == 202
         assert edge.hook("open", b"1234").status_code == 202
 

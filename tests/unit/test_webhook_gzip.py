@@ -43,10 +43,10 @@ def test_a_bomb_is_cut_off_before_it_is_inflated() -> None:
     member = zlib.compressobj(9, wbits=31)
     bomb = b"".join(member.compress(bytes(1_000_000)) for _ in range(100)) + member.flush()
     assert len(bomb) < 110_000
-    memory = Memory(LIMIT)
+    memory = Memory(4 * LIMIT, free=0)
 
     async def run() -> None:
-        with memory.hold() as reserve:
+        with memory.hold("a") as reserve:
             await read_gzip(bomb, limit=LIMIT, reserve=reserve)
 
     with pytest.raises(Refusal, match="too-large"):
@@ -56,10 +56,10 @@ def test_a_bomb_is_cut_off_before_it_is_inflated() -> None:
 
 def test_what_it_holds_counts_as_held() -> None:
     """While it is there, and no more than it has."""
-    memory = Memory(10_000_000)
+    memory = Memory(10_000_000, free=0)
 
     async def run() -> int:
-        with memory.hold() as reserve:
+        with memory.hold("a") as reserve:
             await read_gzip(gzip.compress(b"x" * 5000), limit=LIMIT, reserve=reserve)
             return memory.used
 
@@ -71,7 +71,7 @@ def test_it_is_refused_where_memory_is_full() -> None:
     """What it may hold at most must find room."""
 
     async def run() -> None:
-        with Memory(1000).hold() as reserve:
+        with Memory(1000, free=0).hold("a") as reserve:
             await read_gzip(gzip.compress(b"x" * 5000), limit=LIMIT, reserve=reserve)
 
     with pytest.raises(Refusal, match="busy"):

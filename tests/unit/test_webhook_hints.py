@@ -278,7 +278,7 @@ def test_wrong_headers_are_answered(edge: Edge, headers: list[tuple[bytes, bytes
 
 def test_too_many_bodies_at_once_are_503() -> None:
     """Where there is no memory for it now, trying again helps."""
-    edge = Edge(limits=Limits(memory_bytes=10))
+    edge = Edge(limits=Limits(memory_bytes=40, free_bytes=0))
     found = edge.notify(body(record("a")))
     assert (found.status_code, found.json()["type"]) == (503, "urn:penstock:problem:busy")
 

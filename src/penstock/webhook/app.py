@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -38,10 +37,12 @@ class Limits:
     read_seconds: float = 30.0
     answer_seconds: float = 25.0
     check_seconds: float = 5.0
-    max_waiting: int = 1000
+    # Eight batches of CloudEvents; their bytes are bounded by memory_bytes.
+    max_waiting: int = 4000
     max_group: int = 500
     stuck_seconds: float = 300.0
     memory_bytes: int = 256_000_000
+    free_bytes: int = 64 * 1024
 
 
 def create_app(
@@ -82,7 +83,7 @@ def create_app(
         observe=metrics.group,
     )
     metrics.watch_waiting(lambda: deliveries.waiting)
-    memory = Memory(limits.memory_bytes)
+    memory = Memory(limits.memory_bytes, free=limits.free_bytes)
     taking = Hooks(
         sources=by_name,
         deliveries=deliveries,
@@ -90,7 +91,7 @@ def create_app(
         clock=clock,
         memory=memory,
         metrics=metrics,
-        rates=Rates(sources, processes=processes, salt=secrets.token_bytes(16)),
+        rates=Rates(sources, processes=processes),
         reject=reject,
         read_seconds=limits.read_seconds,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -23,28 +24,38 @@ _LENGTH = re.compile(r"[0-9]{1,19}")
 
 
 class Memory:
-    """How many bytes of bodies may be held at once, over all requests."""
+    """How many bytes of bodies may be held at once, over all requests; of one taker's at most a quarter of them.
 
-    def __init__(self, capacity: int) -> None:
+    The first `free` bytes of each body are not counted: how many requests there are is bounded elsewhere, and large
+    bodies of whoever may not send shall not shut out small ones.
+    """
+
+    def __init__(self, capacity: int, *, free: int = 0) -> None:
         self._capacity = capacity
+        self._free = free
+        self._of: Counter[str] = Counter()
         self.used = 0
 
     @contextmanager
-    def hold(self) -> Iterator[Callable[[int], None]]:
+    def hold(self, taker: str) -> Iterator[Callable[[int], None]]:
         """Yield a function that reserves bytes or raises Refusal `busy`; all are given back at the end."""
-        held = 0
+        held = counted = 0
 
         def reserve(size: int) -> None:
-            nonlocal held
-            if self.used + size > self._capacity:
+            nonlocal held, counted
+            more = max(0, held + size - self._free) - counted
+            if self.used + more > self._capacity or (more > 0 and self._of[taker] + more > self._capacity // 4):
                 raise try_later("busy", "Too many bodies are held at this moment.")
             held += size
-            self.used += size
+            counted += more
+            self.used += more
+            self._of[taker] += more
 
         try:
             yield reserve
         finally:
-            self.used -= held
+            self.used -= counted
+            self._of[taker] -= counted
 
 
 async def read_body(request: Request, *, limit: int, seconds: float, reserve: Callable[[int], None]) -> bytes:

@@ -20,6 +20,7 @@ LONGEST_NAME = 255
 MOST_PAYLOAD_BYTES = 64_000
 # Whoever passes an event on reads it again, some with less depth than Python's; their integers have 64 bits.
 DEEPEST_PAYLOAD = 32
+_MOST_DIGITS = 4000
 _LARGEST_INTEGER = 2**63 - 1
 
 _CHOICE_NAMES = ("body", "headers")
@@ -58,7 +59,7 @@ def check(source: Source) -> None:
 def parsed(body: bytes) -> object:
     """The JSON of a body, for `Choice`. Raises Unparseable."""
     try:
-        return json.loads(body.decode(), parse_constant=_no_constant)
+        return json.loads(body.decode(), parse_constant=_no_constant, parse_int=_whole)
     except (ValueError, RecursionError):
         raise Unparseable from None
 
@@ -66,7 +67,8 @@ def parsed(body: bytes) -> object:
 class Choice:
     """What `source` has to be decided for each delivery, compiled. Raises DeclarationError as `check` does.
 
-    With `needs_body` a delivery whose body is no JSON cannot be decided and is to be refused.
+    With `chosen_by_body` a delivery whose body is no JSON cannot be decided and is to be refused; with `needs_body`
+    it is parsed, because an event asks for it.
     """
 
     def __init__(self, source: Source) -> None:
@@ -84,6 +86,7 @@ class Choice:
         compiled: list[_Compiled] = [one for one in (self._path, self._template) if one]
         compiled += [one for event in self._emitted for one in event.compiled]
         self.needs_body = any("body" in one.roots for one in compiled)
+        self.chosen_by_body = any("body" in one.roots for one in (self._path, self._template) if one)
 
     def dataset(self, body: object, headers: Mapping[str, str]) -> str:
         """The dataset it feeds; `body` is the parsed JSON, None unless `needs_body`. Never raises."""
@@ -192,6 +195,11 @@ def _template(template: str, names: tuple[str, ...]) -> _Renders:
     from penstock.webhook.templates import Template
 
     return Template(template, names)
+
+
+def _whole(digits: str) -> int | str:
+    """Python refuses to make an integer of thousands of digits; the delivery is not to be lost by one."""
+    return int(digits) if len(digits) <= _MOST_DIGITS else digits
 
 
 def _no_constant(name: str) -> None:

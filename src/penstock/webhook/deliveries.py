@@ -15,11 +15,14 @@ from dataclasses import dataclass, field
 
 import anyio.to_thread
 
-from penstock.errors import LedgerUnavailable, Transient
+from penstock.errors import LedgerUnavailable, NotMigrated, ObjectMissing, SettingsError, Transient
 from penstock.model import Delivery
 from penstock.webhook.ports import Intake
 
 log = logging.getLogger(__name__)
+
+# Wrong keys and a bucket that is gone are no fault of a delivery's.
+_ALL_ALIKE = (Transient, SettingsError, ObjectMissing, NotMigrated)
 
 
 class Busy(Transient):
@@ -181,7 +184,7 @@ class GroupCommit:
     async def _accept(self, deliveries: Sequence[Delivery]) -> list[bool | Exception]:
         try:
             return [*await self._call(deliveries)]
-        except Transient as error:
+        except _ALL_ALIKE as error:
             return [error] * len(deliveries)
         except Exception as error:
             if len(deliveries) == 1:
@@ -190,7 +193,7 @@ class GroupCommit:
         outcomes: list[bool | Exception] = []
         for delivery in deliveries:
             # Once the store or ledger is away, the others would only wait for it one after the other.
-            if outcomes and isinstance(outcomes[-1], Transient):
+            if outcomes and isinstance(outcomes[-1], _ALL_ALIKE):
                 outcomes.append(outcomes[-1])
             else:
                 outcomes += await self._accept([delivery])

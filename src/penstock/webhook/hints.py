@@ -112,7 +112,7 @@ class Notifications:
         """The outcome for the metrics, and what the body says; of one that cannot be read, that."""
         begun = bytearray()
         watched = Request(request.scope, _watching(request.receive, begun))
-        with self._memory.hold() as reserve:
+        with self._memory.hold("(notifications)") as reserve:
             try:
                 body = await read_body(watched, limit=MAX_BYTES, seconds=self._read_seconds, reserve=reserve)
             except Refusal as refusal:

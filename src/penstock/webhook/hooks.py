@@ -6,16 +6,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from typing import Any
 
 import anyio.to_thread
+from anyio import CapacityLimiter
 from fastapi import Request
 from pydantic import BaseModel
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from penstock.errors import Transient, Unverified
+from penstock.errors import PenstockError, Transient, Unverified
 from penstock.model import Delivery, FurtherEvent
 from penstock.sources import Source
 from penstock.webhook import handshakes
@@ -24,6 +26,7 @@ from penstock.webhook.bodies import Memory, read_body, read_gzip
 from penstock.webhook.choice import Choice, Further, Unparseable, parsed
 from penstock.webhook.cloudevents import BATCH_MEDIA_TYPE, MEDIA_TYPE, BadCloudEvent, events_of
 from penstock.webhook.deliveries import Busy, GroupCommit
+from penstock.webhook.known_secrets import KnownSecrets
 from penstock.webhook.metrics import UNKNOWN_SOURCE, Metrics
 from penstock.webhook.problems import Refusal, try_later
 from penstock.webhook.rates import Rates
@@ -33,10 +36,9 @@ from penstock.webhook.verify import challenge, check, identify, sender_headers, 
 
 log = logging.getLogger(__name__)
 
-# A secret that was just set or rotated is in force after this time; until then files are not read again.
-_SECRETS_FRESH = timedelta(seconds=1)
-# Larger bodies are parsed in a thread, so that the loop goes on with the others.
-_PARSED_AT_ONCE = 64 * 1024
+# Larger bodies are verified and parsed in a thread, so that the loop goes on with the others.
+_READ_AT_ONCE = 64 * 1024
+_READERS = 2
 
 REFUSALS = (
     "bad-content-length",
@@ -80,15 +82,6 @@ class Shaken(BaseModel):
     challenge: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Secrets:
-    """Secrets as they were at `read_at`; `problem` says why nothing can be verified with them."""
-
-    values: Sequence[str] = field(repr=False)
-    problem: str | None
-    read_at: datetime
-
-
 @dataclass(kw_only=True)
 class _Told:
     """What is known of a request so far; `wire` is its body as it came."""
@@ -121,17 +114,17 @@ class Hooks:
         self._sources = sources
         self._choices = {name: Choice(source) for name, source in sources.items()}
         self._hidden = {name: _hidden(source) for name, source in sources.items()}
+        self._reading = CapacityLimiter(_READERS)
         # Sources of which it was said that an event cannot be made.
         self._complained: set[str] = set()
         self._deliveries = deliveries
-        self._resolve_secret = resolve_secret
         self._clock = clock
         self._memory = memory
         self._metrics = metrics
         self._rates = rates
         self._reject = reject
         self._read_seconds = read_seconds
-        self._secrets: dict[tuple[str, tuple[str, ...]], _Secrets] = {}
+        self._secrets = KnownSecrets(resolve_secret, clock)
 
     async def take(self, request: Request, name: str) -> Response:
         """Answer a POST. Raises Refusal of the kinds in REFUSALS."""
@@ -168,25 +161,27 @@ class Hooks:
     async def _greet(self, request: Request, source: Source, told: _Told) -> Response:
         _check_open(source)
         await self._rates.from_address(source.name, _address(request))
-        told.outcome = "handshake"
+        answer: Response | None = None
         if request.method == "OPTIONS":
             allowed = handshakes.by_options(source, request.headers)
-            if allowed is not None:
-                return Response(status_code=200, headers=allowed)
+            answer = Response(status_code=200, headers=allowed) if allowed is not None else None
         elif source.challenge:
-            secret = self._values(source, (source.challenge,), bool)[0]
-            return PlainTextResponse(handshakes.by_get(request.query_params.multi_items(), secret))
-        raise Refusal("wrong-method", "Deliveries are sent with POST.", {"Allow": "POST"})
+            (secret,) = self._secrets.values(source.name, (source.challenge,), bool)
+            answer = PlainTextResponse(handshakes.by_get(request.query_params.multi_items(), secret))
+        if answer is None:
+            raise Refusal("wrong-method", "Deliveries are sent with POST.", {"Allow": "POST"})
+        told.outcome = "handshake"
+        return answer
 
     async def _take(self, request: Request, source: Source, told: _Told) -> Response:
         _check_open(source)
         await self._rates.from_address(source.name, _address(request))
         gzipped = _check_head(request, source)
         self._secrets_of(source)
-        with self._memory.hold() as reserve:
+        with self._memory.hold(source.name) as reserve:
             limit = source.max_bytes
             told.wire = body = await read_body(request, limit=limit, seconds=self._read_seconds, reserve=reserve)
-            self._check_sender(source, request, body)
+            await self._check_sender(source, request, body)
             if gzipped:
                 body = await read_gzip(body, limit=limit, reserve=reserve)
             # A CloudEvent in binary mode may be all in the headers.
@@ -194,25 +189,29 @@ class Hooks:
                 raise Refusal("empty-body", "A delivery needs a body.")
             headers = _joined(request)
             if handshakes.may_be_in_body(source):
-                shaken = handshakes.in_body(source, headers, await _parsed_or_none(body))
+                shaken = handshakes.in_body(source, headers, await self._work(_parsed_or_none, body))
                 if shaken is not None:
                     told.outcome = "handshake"
                     return JSONResponse(shaken)
-            await self._rates.verified(source.name)
             deliveries, batch = await self._deliveries_of(source, request, headers, body)
+            await self._rates.verified(source.name, len(deliveries))
             told.deliveries = [delivery.id for delivery in deliveries]
             accepted = await self._accept(deliveries)
         told.outcome = "duplicate" if accepted and all(one.duplicate for one in accepted) else "accepted"
         answer = AcceptedBatch(deliveries=accepted) if batch else accepted[0]
         return Response(answer.model_dump_json(), status_code=202, media_type="application/json")
 
-    def _check_sender(self, source: Source, request: Request, body: bytes) -> None:
+    async def _check_sender(self, source: Source, request: Request, body: bytes) -> None:
+        # Read again after the body: it may have taken half a minute, and a secret may have been withdrawn.
+        secrets, now = self._secrets_of(source), self._clock()
+
+        def checking(content: bytes) -> None:
+            check(source.verify, secrets, Sent(request.headers.raw, content), now)
+
         try:
-            # Read again after the body: it may have taken half a minute, and a secret may have been withdrawn.
-            secrets = self._secrets_of(source)
-            check(source.verify, secrets, Sent(request.headers.raw, body), self._clock())
-        except Unverified:
-            raise _unverified(source) from None
+            await self._work(checking, body)
+        except Unverified as error:
+            raise _unverified(source, error) from None
 
     async def _deliveries_of(
         self, source: Source, request: Request, headers: Mapping[str, str], body: bytes
@@ -221,18 +220,24 @@ class Hooks:
         content_type = headers.get("content-type", "")
         batch = False
         if source.cloudevents:
-            batch = _media_type(content_type) == BATCH_MEDIA_TYPE
-            content_type = MEDIA_TYPE
+            kind = _media_type(content_type)
+            batch, content_type = kind == BATCH_MEDIA_TYPE, MEDIA_TYPE
+            if kind not in (BATCH_MEDIA_TYPE, MEDIA_TYPE) and source.verify.signs and not source.unsigned_attributes:
+                raise Refusal("bad-cloudevent", "Send it structured: what its headers say would not be signed.")
             try:
-                found = await _in_thread_if_large(events_of, request.headers.raw, body)
+                found = await self._work(partial(events_of, request.headers.raw), body)
             except BadCloudEvent as error:
                 raise Refusal("bad-cloudevent", f"{error}.") from None
             sent = [(event.id, event.body) for event in found]
         else:
+
+            def identifying(content: bytes) -> str:
+                return identify(source.verify, Sent(request.headers.raw, content), dedup=source.dedup)
+
             try:
-                sent = [(identify(source.verify, Sent(request.headers.raw, body), dedup=source.dedup), body)]
-            except Unverified:
-                raise _unverified(source) from None
+                sent = [(await self._work(identifying, body), body)]
+            except Unverified as error:
+                raise _unverified(source, error) from None
         now, kept = self._clock(), _kept(source, headers)
         return [
             Delivery(
@@ -258,16 +263,17 @@ class Hooks:
         body = None
         if choice.needs_body:
             try:
-                body = await _in_thread_if_large(parsed, content)
+                body = await self._work(parsed, content)
             except Unparseable:
-                raise Refusal("unparseable", "The body is no JSON.") from None
+                if choice.chosen_by_body:
+                    raise Refusal("unparseable", "The body is no JSON.") from None
         seen = {name: value for name, value in headers.items() if name not in self._hidden[source.name]}
 
         def decide(_: bytes) -> tuple[str, Further]:
             dataset = choice.dataset(body, seen)
             return dataset, choice.events(body, seen, delivery=delivery, dataset=dataset)
 
-        dataset, further = await _in_thread_if_large(decide, content if choice.needs_body else b"")
+        dataset, further = await self._work(decide, content if choice.needs_body else b"")
         if further.dropped and source.name not in self._complained:
             self._complained.add(source.name)
             log.warning(
@@ -285,7 +291,11 @@ class Hooks:
         for outcome in outcomes:
             if isinstance(outcome, Busy):
                 raise try_later("busy", "Too many deliveries are waiting.")
-            if isinstance(outcome, Transient):
+            if isinstance(outcome, Exception):
+                if not isinstance(outcome, Transient):
+                    # Somebody has to do something, until when the sender keeps its deliveries.
+                    trace = None if isinstance(outcome, PenstockError) else outcome
+                    log.error("deliveries cannot be accepted: %s", outcome, exc_info=trace)
                 raise try_later("unavailable", "The delivery is not accepted; send it again.") from outcome
             if isinstance(outcome, BaseException):
                 raise outcome
@@ -294,12 +304,18 @@ class Hooks:
             for delivery, outcome in zip(deliveries, outcomes, strict=True)
         ]
 
+    async def _work(self, read: Callable[[bytes], Any], body: bytes) -> Any:
+        """Read a body. Of large ones two at a time, in threads: what they are parsed into takes many times as much."""
+        if len(body) <= _READ_AT_ONCE:
+            return read(body)
+        return await anyio.to_thread.run_sync(read, body, limiter=self._reading)
+
     def _rejected(self, request: Request, source: Source, refusal: Refusal, wire: bytes) -> Rejected:
         return make_rejected(
             source,
             at=self._clock(),
             kind=refusal.kind,
-            detail=refusal.detail,
+            detail=refusal.why or refusal.detail,
             address=_address(request),
             request=request.scope.get(REQUEST_ID, ""),
             headers=request.headers.raw,
@@ -307,25 +323,7 @@ class Hooks:
         )
 
     def _secrets_of(self, source: Source) -> Sequence[str]:
-        return self._values(source, source.verify.secrets, lambda value: usable(source.verify, value))
-
-    def _values(self, source: Source, names: tuple[str, ...], fits: Callable[[str], bool]) -> Sequence[str]:
-        """The values of these secrets. One that is not set refuses the source: nothing may pass by mistake."""
-        now = self._clock()
-        known = self._secrets.get((source.name, names))
-        if known is None or abs(now - known.read_at) > _SECRETS_FRESH:
-            known = self._secrets[source.name, names] = self._read_secrets(names, fits, now)
-        if known.problem is not None:
-            raise try_later("secret-unset", known.problem)
-        return known.values
-
-    def _read_secrets(self, names: tuple[str, ...], fits: Callable[[str], bool], now: datetime) -> _Secrets:
-        values = [self._resolve_secret(name) for name in names]
-        for name, value in zip(names, values, strict=True):
-            if not fits(value):
-                state = "is set, but is no secret of this scheme" if value else "is not set"
-                return _Secrets(values=(), problem=f"The secret {name} {state}.", read_at=now)
-        return _Secrets(values=values, problem=None, read_at=now)
+        return self._secrets.values(source.name, source.verify.secrets, lambda value: usable(source.verify, value))
 
 
 def _check_open(source: Source) -> None:
@@ -343,11 +341,12 @@ def _check_head(request: Request, source: Source) -> bool:
     return encoding == "gzip"
 
 
-def _unverified(source: Source) -> Refusal:
+def _unverified(source: Source, error: Unverified) -> Refusal:
     return Refusal(
         "unverified",
         "The request is not signed as this source says.",
         {"WWW-Authenticate": challenge(source.verify)},
+        why=error.why,
     )
 
 
@@ -369,18 +368,11 @@ def _media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
-async def _parsed_or_none(body: bytes) -> Any:
+def _parsed_or_none(body: bytes) -> Any:
     try:
-        return await _in_thread_if_large(parsed, body)
+        return parsed(body)
     except Unparseable:
         return None
-
-
-async def _in_thread_if_large(read: Callable[..., Any], *arguments: Any) -> Any:
-    """Call `read`, whose last argument is a body."""
-    if len(arguments[-1]) <= _PARSED_AT_ONCE:
-        return read(*arguments)
-    return await anyio.to_thread.run_sync(read, *arguments)
 
 
 def _joined(request: Request) -> dict[str, str]:

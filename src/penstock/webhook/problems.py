@@ -63,10 +63,14 @@ KINDS: Mapping[str, tuple[int, str]] = {
 
 
 class Refusal(Exception):
-    """A request is answered with the problem `kind`; `detail` must hold nothing that its sender may not know."""
+    """A request is answered with the problem `kind`; `detail` must hold nothing that its sender may not know.
 
-    def __init__(self, kind: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
+    `why` says more, for the source's own people.
+    """
+
+    def __init__(self, kind: str, detail: str, headers: Mapping[str, str] | None = None, *, why: str = "") -> None:
         super().__init__(f"{kind}: {detail}")
+        self.why = why
         self.kind = kind
         self.detail = detail
         self.headers = dict(headers or {})
@@ -86,13 +90,17 @@ def documented(*kinds: str) -> dict[int | str, dict[str, Any]]:
     return {status: _response(status, "; ".join(titles[status])) for status in sorted(titles)}
 
 
+def problem(refusal: Refusal) -> Problem:
+    """What is said to whoever is refused."""
+    status, title = KINDS[refusal.kind]
+    return Problem(type=_type(refusal.kind), title=title, status=status, detail=refusal.detail)
+
+
 def answer(request: Request, refusal: Refusal) -> Response:
     """The answer to a request that is refused; it ends the connection when the request's body was not read."""
-    status, title = KINDS[refusal.kind]
-    problem = Problem(type=_type(refusal.kind), title=title, status=status, detail=refusal.detail)
     if request.scope.get(BODY_READ) or not _has_body(request):
-        return _ProblemResponse(problem, refusal.headers)
-    return _LastResponse(problem, refusal.headers)
+        return _ProblemResponse(problem(refusal), refusal.headers)
+    return _LastResponse(problem(refusal), refusal.headers)
 
 
 def install(app: FastAPI) -> None:

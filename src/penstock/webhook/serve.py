@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 from collections.abc import Callable
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from penstock.errors import SettingsError
+from penstock.webhook.connections import HEAD_SECONDS, MOST_CONNECTIONS, READER_SECONDS, limited
 
 LOOPBACK = "127.0.0.1"
 MOST_REQUESTS = 1000
 KEEP_ALIVE_SECONDS = 15
-HEAD_SECONDS = 15.0
 SHUTDOWN_SECONDS = 30
 # A body that is under way when the end is asked for must come within this time. Together with the longest wait for an
 # answer it is less than SHUTDOWN_SECONDS: whatever came to its end is answered, whatever did not is sent again.
 LAST_BODY_SECONDS = 3.0
 _BACKLOG = 2048
+# Files that one process needs at most: its connections, those that wait to be taken, and what it has open itself.
+_MOST_FILES = 8192
 
 
 class EdgeServer(uvicorn.Server):
@@ -71,9 +73,7 @@ class EdgeServer(uvicorn.Server):
     def _cut_unfinished(self) -> None:
         connections: list[Any] = list(self.server_state.connections)
         for connection in connections:
-            cycle = connection.cycle
-            if cycle is not None and cycle.more_body and not cycle.response_complete:
-                connection.transport.close()
+            connection.cut()
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -106,9 +106,18 @@ def bind(
     *,
     on_ready: Callable[[str], None] | None = None,
     head_seconds: float = HEAD_SECONDS,
+    reader_seconds: float = READER_SECONDS,
+    most_connections: int = MOST_CONNECTIONS,
 ) -> EdgeServer:
     """A server for `app` on `host` and `port` (0: a free one), not yet serving; see `listen` and `server`."""
-    return server(app, listen(host, port), on_ready=on_ready, head_seconds=head_seconds)
+    return server(
+        app,
+        listen(host, port),
+        on_ready=on_ready,
+        head_seconds=head_seconds,
+        reader_seconds=reader_seconds,
+        most_connections=most_connections,
+    )
 
 
 def server(
@@ -118,15 +127,17 @@ def server(
     on_ready: Callable[[str], None] | None = None,
     on_stopped: Callable[[], None] = lambda: None,
     head_seconds: float = HEAD_SECONDS,
+    reader_seconds: float = READER_SECONDS,
+    most_connections: int = MOST_CONNECTIONS,
 ) -> EdgeServer:
     """A server for `app` on a socket of `listen`, not yet serving.
 
     `on_ready` is called with the URL once requests are answered, `on_stopped` once all are. `head_seconds` is the time
-    a client has to send a request's head.
+    a client has to send a request's head, `reader_seconds` to read an answer.
     """
     config = uvicorn.Config(
         app,
-        http=_with_head_limit(head_seconds),
+        http=limited(head_seconds=head_seconds, reader_seconds=reader_seconds, most=most_connections),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -151,44 +162,15 @@ def run(
 
     uvicorn raises the signal again once it has stopped: SIGTERM ends the process, SIGINT arrives as KeyboardInterrupt.
     """
-    server(app, bound, on_ready=on_ready, on_stopped=on_stopped).serve_until_stopped()
+    most = min(MOST_CONNECTIONS, may_open() // 2)
+    server(app, bound, on_ready=on_ready, on_stopped=on_stopped, most_connections=most).serve_until_stopped()
 
 
-def _with_head_limit(seconds: float) -> type[asyncio.Protocol]:
-    """Whichever HTTP protocol is installed, closing connections on which no request's head comes to its end.
-
-    uvicorn itself waits for a head for ever, so that idle sockets would use up what the process may open.
-    """
-    base: Any = AutoHTTPProtocol
-
-    class _HeadLimit(base):  # type: ignore[misc]
-        _deadline: asyncio.TimerHandle | None = None
-
-        def connection_made(self, transport: asyncio.Transport) -> None:
-            super().connection_made(transport)
-            self._watch()
-
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            self._watch()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._stop()
-            super().connection_lost(exc)
-
-        def on_response_complete(self) -> None:
-            self._stop()
-            super().on_response_complete()
-
-        def _watch(self) -> None:
-            if self.cycle is not None and not self.cycle.response_complete:
-                self._stop()
-            elif self._deadline is None and not self.transport.is_closing():
-                self._deadline = asyncio.get_running_loop().call_later(seconds, self.transport.close)
-
-        def _stop(self) -> None:
-            if self._deadline is not None:
-                self._deadline.cancel()
-                self._deadline = None
-
-    return _HeadLimit
+def may_open() -> int:
+    """Let this process open as many files as it may ask for, within reason; returns how many that are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(_MOST_FILES, hard)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return _MOST_FILES if soft == resource.RLIM_INFINITY else soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted

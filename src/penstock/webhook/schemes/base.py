@@ -34,9 +34,10 @@ class Sent:
 
     def header(self, name: str) -> bytes:
         """The header's value. Raises Unverified when it was not sent exactly once."""
-        found = self._headers.get(name.lower().encode())
+        key = name.lower().encode()
+        found = self._headers.get(key)
         if found is None:
-            raise Unverified
+            raise Unverified(f"the header {name} {'was sent twice' if key in self._headers else 'is missing'}")
         return found
 
     def timestamp(self, name: str, now: float, tolerance: timedelta) -> bytes:
@@ -80,8 +81,10 @@ class Scheme(ABC):
 
 def timely(timestamp: bytes, now: float, tolerance: timedelta) -> bytes:
     """The timestamp as it was sent. Raises Unverified when it is no whole number or too far from `now`."""
-    if not _TIMESTAMP.fullmatch(timestamp) or abs(now - int(timestamp)) > tolerance.total_seconds():
-        raise Unverified
+    if not _TIMESTAMP.fullmatch(timestamp):
+        raise Unverified("its time is no whole number of seconds")
+    if abs(now - int(timestamp)) > tolerance.total_seconds():
+        raise Unverified(f"its time is {int(timestamp) - now:+.0f} s off, and may be {tolerance.total_seconds():.0f} s")
     return timestamp
 
 
@@ -89,4 +92,4 @@ def match(expected: Sequence[bytes], given: Sequence[bytes]) -> None:
     """Raise Unverified unless one of those expected is given. Takes the same time whichever it is, and if none is."""
     matches = [hmac.compare_digest(ours, theirs) for ours in expected for theirs in given]
     if not any(matches):
-        raise Unverified
+        raise Unverified("no signature or token of it fits" if given else "it has no signature of this version")

@@ -29,7 +29,7 @@ def delivery_id(where: DeliveryId, sent: Sent) -> str:
 def checked(found: str) -> str:
     """The id itself. Raises Unverified when it is none."""
     if not _ID.fullmatch(found):
-        raise Unverified
+        raise Unverified("its id is none: visible ASCII, 255 characters at most")
     return found
 
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _ID = re.compile(rb"[\x21-\x2d\x2f-\x7e]{1,255}")
 _SECRET, _PUBLIC, _PRIVATE = "whsec_", "whpk_", "whsk_"
 _KEY_BYTES = 32
+# Each of these hashes the whole body with each key.
+_MOST_PUBLIC = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,14 +75,15 @@ class Standard(Scheme):
         """One good signature of several is enough; versions that are not known are passed over."""
         delivery = sent.header(self._id)
         if not _ID.fullmatch(delivery):
-            raise Unverified
+            raise Unverified(f"{self._id} is no id")
         head = delivery + b"." + sent.timestamp(self._timestamp, now, tolerance) + b"."
         parts = [part.partition(b",") for part in sent.header(self._signature).split(b" ")]
         shared = [given for version, _, given in parts if version == b"v1"]
         public = [given for version, _, given in parts if version == b"v1a"]
         # Base64 has no comma: with one, a proxy made one header of two.
-        if len(parts) > MOST_SIGNATURES or any(b"," in given for given in (*shared, *public)):
-            raise Unverified
+        joined = any(b"," in given for given in (*shared, *public))
+        if joined or len(parts) > MOST_SIGNATURES or len(public) > _MOST_PUBLIC:
+            raise Unverified("it has too many signatures, or two headers of them were made one")
         if any(key.public is not None and _verifies(key.public, head + sent.body, public) for key in keys):
             return
         match([_v1(key.shared, head, sent.body) for key in keys if key.shared], shared)
@@ -89,7 +92,7 @@ class Standard(Scheme):
         """Raises Unverified for an id that would not be accepted."""
         named = delivery.encode(errors="replace")
         if not _ID.fullmatch(named):
-            raise Unverified
+            raise Unverified("that is no id of this scheme")
         head = b"%s.%d." % (named, now)
         if key.private is not None:
             signature = b"v1a," + base64.b64encode(key.private.sign(head + body))

@@ -29,7 +29,7 @@ class Stripe(Scheme):
         times = [value for name, _, value in parts if name == b"t"]
         # With a space, a proxy made one header of two.
         if len(times) != 1 or len(parts) > MOST_SIGNATURES or any(b" " in name for name, _, _ in parts):
-            raise Unverified
+            raise Unverified("it has no time, several, or too many signatures, or two headers were made one")
         timestamp = timely(times[0], now, tolerance)
         given = [value for name, _, value in parts if name == b"v1"]
         match([_v1(key, timestamp, sent.body) for key in keys], given)
