@@ -19,6 +19,9 @@ DELIVERY_ACCEPTED = "penstock.delivery.accepted"
 # Events whose names begin so are penstock's and Prefect's own: nobody else may have them sent.
 RESERVED = ("prefect.", "prefect-cloud.", "penstock.")
 
+# The label by which a further event's related source names the HTTP request that brought it.
+REQUEST = "penstock.request"
+
 # Prefect drops an event over 1.5 MB silently; a summary names only so many keys.
 SUMMARY_KEYS = 10
 

@@ -84,6 +84,8 @@ class TestEvents:
         assert (found[1].resource, found[1].payload) == ({"prefect.resource.id": "shop.order.7"}, {"total": 3})
         related = {one["prefect.resource.role"]: one["prefect.resource.id"] for one in found[1].related}
         assert related == {"dataset": f"penstock.{PROJECT}.dataset.sales", "source": f"penstock.{PROJECT}.source.shop"}
+        by_role = {one["prefect.resource.role"]: one.get("penstock.request") for one in found[1].related}
+        assert by_role == {"dataset": None, "source": "r-1"}
         assert found[1].occurred_at == one.received_at
         assert len({event.id for event in found}) == 3
 
@@ -355,6 +357,19 @@ class TestRejections:
             assert dict(connection.execute(count).tuples().all()) == {"mill": 1, "shop": MOST_OF_SOURCE}
         newest = bench.ledger.rejections.page(limit=1, source="shop")
         assert newest[0].rejected.request == "r-1029"
+
+    def test_a_flood_of_rubbish_pushes_out_nothing_of_a_verified_sender(self, bench: Bench) -> None:
+        """What was not verified is bounded apart from what a verified sender did wrong, and the other way round."""
+        end = START + timedelta(days=1)
+        broken = replace(refused(), kind="unparseable")
+        bench.ledger.rejections.keep([(broken, end)] * 3)
+        for flood, most in ((refused(), 3), (broken, MOST_OF_SOURCE)):
+            for _ in range(11):
+                bench.ledger.rejections.keep([(flood, end)] * 100)
+            with bench.ledger.database.read() as connection:
+                count = select(rejections.c.kind, func.count()).group_by(rejections.c.kind)
+                found = dict(connection.execute(count).tuples().all())
+            assert found == {"unverified": MOST_OF_SOURCE, "unparseable": most}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

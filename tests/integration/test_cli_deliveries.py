@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shlex
 import subprocess
 import sys
 import threading
@@ -25,6 +26,7 @@ from penstock.declarations import Dataset
 from penstock.landing import Landing
 from penstock.ledger import Ledger
 from penstock.model import Delivery, Outcome, State
+from penstock.notifications import Unusable
 from penstock.project import FOLDERS
 from penstock.sources import Source
 from penstock.verification import standard_webhooks
@@ -140,11 +142,15 @@ class Desk:
         )
         self.ledger.rejections.keep([(rejected, self.now + timedelta(days=1))])
 
-    def run(self, *words: str) -> Result:
+    def run(self, *words: str, columns: int = 160) -> Result:
         """One command."""
-        return CliRunner(env={"COLUMNS": "160"}).invoke(
+        return CliRunner(env={"COLUMNS": str(columns)}).invoke(
             cli, ["--project", str(self.folder), "deliveries", *words], standalone_mode=False
         )
+
+    def why(self, key: str) -> Result:
+        """What `penstock why` says of it."""
+        return CliRunner(env={"COLUMNS": "160"}).invoke(cli, ["--project", str(self.folder), "why", key])
 
     def facts(self, *words: str) -> Any:
         """What a command says with --json."""
@@ -259,6 +265,8 @@ def test_ls(desk: Desk) -> None:
     [
         ["ls", "--limit", "0"],
         ["ls", "--before", "99"],
+        ["ls", "--source", "nope"],
+        ["ls", "--source", "nope", "--rejected", "--json"],
         ["ls", "--rejected", "--dataset", "sales"],
         ["show"],
         ["show", "d", "--body", "--json"],
@@ -366,7 +374,8 @@ def test_an_envelope_that_is_gone(desk: Desk) -> None:
     assert "is not in the store any more" in desk.facts("show", "d")["trouble"]
     assert "is not in the store any more" in str(desk.run("show", "d", "--body").exception)
     with elsewhere() as other:
-        assert "is not in the store any more" in str(desk.run("replay", "d", "--to", other.url).exception)
+        failed = desk.run("replay", "d", "--to", other.url)
+        assert (failed.exit_code, "is not in the store any more" in failed.stderr) == (1, True)
         assert other.requests == []
     desk.load()
     desk.ledger.archive.retire(desk.ledger.archive.of_keys([(desk.bucket, facts["key"])]))
@@ -389,9 +398,15 @@ def test_into_the_pipe(desk: Desk) -> None:
         desk.deliver(id, request="one-request")
     desk.deliver("c")
     desk.load()
-    assert "--force" in desk.run("replay", "a").stderr
+    refused = desk.run("replay", "a")
+    assert ("(shop:a)" in refused.stderr, "--force" in refused.stderr, "_penstock" in refused.output) == (
+        True,
+        True,
+        False,
+    )
     assert desk.facts("replay", "one-request", "--force", "--dry-run")["would_replay"] == 2
-    assert desk.facts("replay", "one-request", "a", "--force")["replayed"] == 2
+    done = desk.facts("replay", "one-request", "a", "--force")
+    assert (done["replayed"], sorted(done["first"])) == (2, ["shop:a", "shop:b"])
     assert [one["delivery"] for one in desk.facts("ls", "--state", "pending")["deliveries"]] == ["b", "a"]
     assert desk.run("replay", "c", "nothing", "--force").exception is not None
     assert [one["delivery"] for one in desk.facts("ls", "--state", "loaded")["deliveries"]] == ["c"]
@@ -454,7 +469,32 @@ def test_an_answer_that_is_no_success(desk: Desk, status: int) -> None:
         other.status = status
         result = desk.run("replay", "d", "e", "--to", other.url)
         assert (result.exit_code, result.stdout.count(f"{status}: ")) == (1, 2)
-    assert "does not answer" in str(desk.run("replay", "d", "--to", other.url).exception)
+    nobody = desk.run("replay", "d", "--to", other.url)
+    assert (nobody.exit_code, "does not answer" in nobody.stderr) == (1, True)
+
+
+def test_one_that_cannot_be_posted_keeps_no_other_back(desk: Desk) -> None:
+    """Each is posted and told of, as facts too, whatever became of those before it; exit code 1."""
+    for id in "def":
+        desk.deliver(id)
+    desk.deliver("token", source="bank")
+    desk.store.remove_versions(desk.bucket, [(desk.facts("show", "d")["key"], None)])
+    with elsewhere() as other:
+        result = desk.run("replay", "d", "e", "f", "--to", other.url, "--json")
+        assert [headers["webhook-id"] for _, headers, _ in other.requests] == ["e", "f"]
+        told = json.loads(result.stdout)["posted"]
+        assert [(one["id"], one.get("status"), "error" in one) for one in told] == [
+            ("shop:d", None, True),
+            ("shop:e", 200, False),
+            ("shop:f", 200, False),
+        ]
+        assert "is not in the store any more" in told[0]["error"]
+        plain = desk.run("replay", "d", "e", "--to", other.url)
+        assert ("Not posted: shop:d: " in plain.stderr, "200: shop:e to" in plain.stdout) == (True, True)
+        assert (result.exit_code, plain.exit_code) == (1, 1)
+        assert desk.run("replay", "d", "e", "--to", other.url, "--dry-run").exit_code == 1
+    away = desk.run("replay", "token", "e", "f", "--to", "http://192.0.2.1.invalid/", "--json")
+    assert ["error" in one for one in json.loads(away.stdout)["posted"]] == [True] * 3
 
 
 def test_an_answer_without_end(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -492,9 +532,9 @@ def test_a_secret_that_is_the_signature_stays_here(desk: Desk) -> None:
     """A token goes to this machine only: elsewhere the command says --unsigned, and sends nothing."""
     desk.deliver("d", source="bank")
     for url in ("http://example.invalid/", "http://127.0.0.1.example.invalid/", "http://192.0.2.1/"):
-        error = str(desk.run("replay", "d", "--to", url).exception)
-        assert "--unsigned" in error, url
-        assert "the-token" not in error
+        failed = desk.run("replay", "d", "--to", url)
+        assert (failed.exit_code, "--unsigned" in failed.stderr) == (1, True), url
+        assert "the-token" not in failed.output
     with elsewhere() as other:
         assert desk.run("replay", "d", "--to", other.url).exception is None
         assert other.requests[0][1]["authorization"] == "Bearer the-token-of-the-bank"
@@ -506,7 +546,7 @@ def test_a_source_that_is_no_longer_declared(desk: Desk) -> None:
     """It is said, and --unsigned posts all the same."""
     desk.deliver("d", source="gone", headers={"x-own-signature": "old"})
     with elsewhere() as other:
-        assert "--unsigned" in str(desk.run("replay", "d", "--to", other.url).exception)
+        assert "--unsigned" in desk.run("replay", "d", "--to", other.url).stderr
         assert desk.run("replay", "d", "--to", other.url, "--unsigned").exception is None
         assert "x-own-signature" not in other.requests[0][1]
 
@@ -539,8 +579,87 @@ def test_what_was_refused_and_is_not_whole(desk: Desk) -> None:
     desk.refuse(b"[1, 2", size=10_000_000)
     assert "of which 5 are kept" in desk.run("show", "rejected/1").stdout
     with elsewhere() as other:
-        assert "only the first 5" in str(desk.run("replay", "rejected/1", "--to", other.url).exception)
+        assert "only the first 5" in desk.run("replay", "rejected/1", "--to", other.url).stderr
         assert other.requests == []
+
+
+def test_an_id_is_not_broken(desk: Desk) -> None:
+    """On a narrow terminal too each id stands whole on its line; for what was refused, other columns go first."""
+    ids = ["0f9d0b3e-6a0c-4b86-9d4e-2f8f6c9b1a11", "https://shop.example/orders#" + "x" * 100]
+    for id in ids:
+        desk.deliver(id)
+    desk.refuse()
+    for columns in (40, 80):
+        told = desk.run("ls", columns=columns).stdout
+        assert [id for id in ids if id in told] == ids, columns
+    wide, narrow = (desk.run("ls", "--rejected", columns=columns).stdout for columns in (160, 60))
+    assert ("192.0.2.1" in wide, "r-refused" in wide) == (True, True)
+    assert ("192.0.2.1" in narrow, "r-refused" in narrow) == (False, False)
+    assert "rejected/1" in narrow
+    assert max(map(len, narrow.splitlines())) <= 60
+
+
+def test_a_source_that_was_never_there(desk: Desk) -> None:
+    """It is said, with those that are; a declared one without deliveries, or one whose file is gone, is not wrong."""
+    assert "bank, shop" in str(desk.run("ls", "--source", "nope").exception)
+    assert "Nothing was accepted so." in desk.run("ls", "--source", "bank").stdout
+    desk.deliver("d", source="gone")
+    assert [one["delivery"] for one in desk.facts("ls", "--source", "gone")["deliveries"]] == ["d"]
+    assert "Nothing was accepted so." in desk.run("ls", "--source", "gone", "--since", "2090-01-01").stdout
+
+
+def test_a_name_that_means_nothing(desk: Desk) -> None:
+    """What a name must be is said, and what the numbers of --json are for; an id of digits is an id."""
+    desk.deliver("d")
+    for id, says in (("1", "only for --before"), ("x", "a request's id or rejected/N")):
+        assert says in str(desk.run("show", id).exception), id
+    assert "--before" not in str(desk.run("show", "x").exception)
+    desk.deliver("1")
+    assert "shop:1" in desk.run("show", "1").stdout
+
+
+def test_what_is_advised_can_be_done(desk: Desk) -> None:
+    """`show` and `why` of a delivery end with a command that loads it again, whatever characters its id has."""
+    for id in ("d", "it's #1; $(x)"):
+        desk.deliver(id)
+        desk.load()
+        for result in (desk.run("show", id), desk.why(id)):
+            (advice,) = [line for line in result.stdout.splitlines() if line.startswith("  next: ")]
+            words = shlex.split(advice.rpartition("penstock ")[2])
+            assert words == ["deliveries", "replay", f"shop:{id}", "--force"]
+        assert desk.facts(*words[1:])["replayed"] == 1
+        desk.load()
+
+
+def test_why_knows_what_was_refused(desk: Desk) -> None:
+    """By its request and by its number: why, and the command that shows it; also beside what the request brought."""
+    desk.refuse()
+    for key in ("r-refused", "rejected/1"):
+        told = desk.why(key)
+        assert told.exit_code == 0, key
+        for word in ("unverified", "not signed as this source says", "next: penstock deliveries show rejected/1"):
+            assert word in told.stdout, key
+    facts = CliRunner().invoke(cli, ["--project", str(desk.folder), "why", "r-refused", "--json"])
+    (one,) = json.loads(facts.stdout)
+    assert (one["id"], one["state"], one["kind"]) == ("rejected/1", "refused", "unverified")
+    desk.deliver("d", request="r-refused")
+    both = desk.why("r-refused").stdout
+    assert ("delivery d," in both, "rejected/1" in both) == (True, True)
+    for key in ("rejected/2", "rejected/x", "2"):
+        assert desk.why(key).exit_code == 1, key
+
+
+def test_why_of_a_notification_that_is_no_use(desk: Desk) -> None:
+    """It is no object: what is advised is not to load it again, and what is advised works."""
+    assert desk.ledger.unusable.keep([Unusable(reason="it is no JSON", part=b"<xml/>")]) == 1
+    (story,) = desk.ledger.facts.by_state(State.QUARANTINED)
+    told = desk.why(story.name).stdout
+    assert "replay" not in told
+    assert "penstock sweep" in told
+    words = shlex.split(told.rpartition("penstock ")[2])
+    assert words[:2] == ["quarantine", "drop"]
+    assert CliRunner().invoke(cli, ["--project", str(desk.folder), *words]).exit_code == 0
+    assert "replay" not in desk.why(story.name).stdout
 
 
 def test_help_is_there(desk: Desk) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -47,6 +48,7 @@ SOURCES = {
     "basic": 'basic("A_TEXT", user="shop")',
     "open": 'unverified(because="the wall has no door")',
 }
+CLOUDEVENTS = 'Source(name="events", dataset="things", verify=unverified(because="a test"), cloudevents=True)'
 # Those whose id is in a header, so that --id tells it.
 NAMED = {"standard", "signed", "svix", "github", "shopify", "bearer", "gitlab", "basic", "open"}
 TEXT = "a-very-secret-text"
@@ -57,7 +59,7 @@ SECRETS = {
     "A_WHSK": "whsk_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
     "A_TEXT": TEXT,
 }
-IMPORTS = "from penstock.declarations import *\n"
+IMPORTS = "from penstock import Dataset, Source, id_field\nfrom penstock.verification import *\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +94,7 @@ def edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edge]:
         (tmp_path / "webhook" / f"a_{name}.py").write_text(text)
     path = list(sys.path)
     ours = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in FOLDERS}
+    (tmp_path / "webhook" / "events.py").write_text(f"{IMPORTS}SOURCE = {CLOUDEVENTS}\n")
     settings, intake = load_settings(tmp_path, project="demo"), MemoryIntake()
     app = create_app(
         sources=load_project(tmp_path, only=["flows", "webhook"]).sources,
@@ -142,7 +145,7 @@ def test_what_is_not_signed_is_refused_by_every_source(edge: Edge) -> None:
     """Without a signature, with rubbish for one, and with a good one sent twice, the answer is the same 401."""
     url = f"http://127.0.0.1:{os.environ['PENSTOCK_PORT']}/hooks"
     for source in load_project(edge.folder, only=["flows", "webhook"]).sources:
-        if source.name == "open":
+        if source.verify.scheme == "none":
             continue
         secret = SECRETS["A_WHSK" if source.name == "signed" else source.verify.secrets[-1]]
         signed = list(sign(source.verify, secret, "d-1", b"{}", datetime.now(UTC)).items())
@@ -154,6 +157,66 @@ def test_what_is_not_signed_is_refused_by_every_source(edge: Edge) -> None:
             assert answer.headers["www-authenticate"] == challenge(source.verify)
         assert httpx.post(f"{url}/{source.name}", content=b"{}", headers=signed).status_code == 202, source.name
     assert len(edge.intake.deliveries) == len(SOURCES) - 1
+
+
+@pytest.mark.parametrize(
+    ("source", "body", "argv", "says"),
+    [
+        ("slack", {"type": "url_verification", "challenge": "a1b2"}, (), "its challenge 'a1b2' came back"),
+        ("slack", {"type": "url_verification", "challenge": "a b"}, (), "its challenge is none to give back"),
+        ("github", {"zen": "Keep it simple."}, ("--header", "X-GitHub-Event: ping"), "'ping' is known"),
+    ],
+    ids=["challenge", "no challenge", "ping"],
+)
+def test_send_tells_a_handshake(edge: Edge, source: str, body: object, argv: tuple[str, ...], says: str) -> None:
+    """What the sender asks before it sends is answered, delivers nothing, and is told so."""
+    (edge.folder / "body.json").write_text(json.dumps(body))
+    sent = edge.send(source, *argv)
+    assert (sent.exit_code, edge.intake.deliveries) == (0, []), sent.output
+    assert sent.stdout.startswith(f"200 a handshake: {says}, nothing is delivered by it.")
+    assert "None" not in sent.stdout
+
+
+def test_send_posts_cloudevents(edge: Edge) -> None:
+    """An event, and an array as a batch, of which is told what is new, and what is known already."""
+    events = [{"specversion": "1.0", "id": f"#{id}", "source": "/till", "type": "t"} for id in range(3)]
+
+    def send(body: object, *argv: str) -> str:
+        (edge.folder / "body.json").write_text("\n " + json.dumps(body))
+        sent = edge.send("events", *argv)
+        assert sent.exit_code == 0, sent.output
+        return sent.stdout
+
+    one = send(events[0])
+    assert one.startswith("202 accepted: /till#%230. Next: penstock why ")
+    assert shlex.split(one)[-1] == "/till#%230"
+    assert send(events[0]).startswith("202 a duplicate, loaded once: /till#%230.")
+    batch = "202 a batch: 2 accepted, 1 known already and loaded once. Next: penstock deliveries ls --source events\n"
+    assert send(events) == batch
+    assert send([]).startswith("202 a batch: 0 accepted. ")
+    told = json.loads(send(events, "--json"))
+    assert [one["duplicate"] for one in told["deliveries"]] == [True] * 3
+    assert len(edge.intake.deliveries) == 3
+
+
+def test_send_leaves_a_cloudevents_type_to_who_gives_it(edge: Edge) -> None:
+    """With ce-* headers the file is the event's data, and a Content-Type is sent as it is given."""
+    attributes = {"ce-specversion": "1.0", "ce-id": "7", "ce-source": "/till", "ce-type": "t"}
+    headers = [word for name, value in attributes.items() for word in ("--header", f"{name}: {value}")]
+    sent = edge.send("events", *headers)
+    assert sent.exit_code == 0, sent.output
+    (found,) = edge.intake.deliveries
+    assert json.loads(found.body)["data"] == {"id": "evt_1", "event_id": "Ev1"}
+    refused = edge.send("events", "--header", "Content-Type: application/cloudevents+avro")
+    assert "of the event formats only" in str(refused.exception)
+
+
+def test_send_to_something_else_says_so(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A success that no webhook of penstock gives is not told as an accepted delivery."""
+    monkeypatch.setattr(httpx, "post", lambda *args, **more: httpx.Response(200, json={"hello": "there"}))
+    sent = edge.send("open")
+    assert "what listens there" in str(sent.exception)
+    assert "accepted" not in sent.stdout
 
 
 def test_send_sends_each_header_once(edge: Edge) -> None:

@@ -5,29 +5,36 @@ from __future__ import annotations
 import json
 import sys
 import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
 
 from penstock.cli import delivery_body
 from penstock.cli.delivery_body import call, named, one_of, shown, write_raw
+from penstock.cli.next_steps import next_of
 from penstock.cli.replay import replay_selection, when
 from penstock.cli.show import STYLES, cell, moment, printable, table
+from penstock.cli.show_refused import refused_facts, refused_lines
 from penstock.errors import PenstockError, Terminal
 from penstock.ledger import Ledger
 from penstock.ledger.delivered import Delivered
 from penstock.ledger.rejections import Kept
 from penstock.ledger.replay import Selection
-from penstock.ledger.states import next_step
 from penstock.model import State
+from penstock.project import load_project
 from penstock.settings import Settings, load_settings
+from penstock.sources import Source
 from penstock.wiring import open_ledger, open_store
 
+# So many columns of a list are always printed: time, source, id and the next two.
+_COLUMNS = 5
 _ID = "ID is a delivery's id (source:id where several sources have it), a request's id, or rejected/N."
 
 
@@ -65,7 +72,8 @@ def ls(
     """
     if rejected and (dataset or state or archived):
         raise click.UsageError("--rejected has no dataset, no state and no archive: --source and --since narrow it")
-    ledger = open_ledger(load_settings(project_dir))
+    settings = load_settings(project_dir)
+    ledger = open_ledger(settings)
     found: Sequence[Delivered | Kept]
     if rejected:
         found = ledger.rejections.page(limit=limit + 1, source=source, since=since, before=before)
@@ -82,6 +90,8 @@ def ls(
             )
         except LookupError:
             raise click.BadParameter(f"no delivery has the number {before}", param_hint="--before") from None
+    if source is not None and not found:
+        _check_source(settings, ledger, source)
     page, more = found[:limit], len(found) > limit
     if as_json:
         told = [_facts(one) for one in page]
@@ -91,6 +101,19 @@ def ls(
         click.echo(f"Nothing {'was refused and kept' if rejected else 'was accepted'}{' so' if narrowed else ''}.")
     else:
         _print_page(page, more)
+
+
+def _check_source(settings: Settings, ledger: Ledger, source: str) -> None:
+    """Raises BadParameter for a source that is neither declared nor, from when it was, in the ledger."""
+    if ledger.delivered.page(limit=1, source=source, archived=True) or ledger.rejections.page(limit=1, source=source):
+        return
+    declared = [one.name for one in load_project(settings.project_dir, only=["flows", "webhook"]).sources]
+    if source not in declared:
+        raise click.BadParameter(
+            f"no file in webhook/ declares {source!r}, and nothing of it is in the ledger; there are: "
+            f"{', '.join(declared) or 'none'}",
+            param_hint="--source",
+        )
 
 
 def _print_page(page: Sequence[Delivered | Kept], more: bool) -> None:
@@ -104,12 +127,30 @@ def _print_page(page: Sequence[Delivered | Kept], more: bool) -> None:
             state = "archived, " + one.state.value if one.archived_at else one.state.value
             rows.append([one.arrived_at, one.source, one.delivery, one.dataset, state, one.size])
     if isinstance(page[0], Kept):
-        console.print(table(["time", "source", "id", "why", "bytes", "address", "request"], rows))
+        _print_table(console, ["time", "source", "id", "why", "bytes", "address", "request"], rows)
     else:
-        console.print(table(["time", "source", "id", "dataset", "state", "bytes"], rows))
+        _print_table(console, ["time", "source", "id", "dataset", "state", "bytes"], rows)
     if more:
         console.print(f"There are more: --before {page[-1].number}, or a larger --limit", soft_wrap=True)
     console.print("One of them: penstock deliveries show ID", soft_wrap=True)
+
+
+def _print_table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print the columns for which there is room, at least so many; no id is broken, so that it can be copied."""
+
+    def made(count: int) -> Table:
+        found = table(columns[:count], [row[:count] for row in rows])
+        found.columns[columns.index("id")].no_wrap = True
+        return found
+
+    def wide(count: int) -> Measurement:
+        return Measurement.get(console, console.options.update(max_width=100_000), made(count))
+
+    fitting = (count for count in range(len(columns), _COLUMNS, -1) if wide(count).maximum <= console.width)
+    count = next(fitting, _COLUMNS)
+    # Wider than the terminal where it must be: a line that the terminal wraps is copied as one.
+    console.width = max(console.width, wide(count).minimum)
+    console.print(made(count))
 
 
 @deliveries.command(epilog=_ID)
@@ -157,7 +198,7 @@ def _tell(
     trouble: str | None,
 ) -> None:
     console = Console(highlight=False)
-    for line in _refused_lines(one) if isinstance(one, Kept) else _accepted_lines(one):
+    for line in refused_lines(one) if isinstance(one, Kept) else _accepted_lines(one):
         console.print(line, soft_wrap=True)
     told = [f"content type {content_type}"] if content_type else []
     for line in [*map(printable, told), *delivery_body.header_lines(headers)]:
@@ -183,17 +224,8 @@ def _accepted_lines(one: Delivered) -> Iterator[str]:
     if one.archived_at is not None:
         yield f"  {moment(one.archived_at)}  retention removed its envelope"
     yield f"  {cell(one.name)}"
-    yield f"  next: {next_step(one.state, removed=one.archived_at is not None)}"
-
-
-def _refused_lines(one: Kept) -> Iterator[str]:
-    rejected = one.rejected
-    yield f"[bold]{call(one)}[/bold]  [red]{cell(rejected.kind)}[/red]  {cell(rejected.source)}"
-    yield f"  {moment(rejected.at)}  refused: {cell(rejected.detail)}"
-    yield f"  from {cell(rejected.address)}, request {cell(rejected.request)}, {rejected.bytes:,} bytes"
-    if len(rejected.body) < rejected.bytes:
-        yield f"  of which {len(rejected.body):,} are kept"
-    yield f"  kept until {moment(one.expires_at)}"
+    step = next_of(one.state, name=one.name, delivery=call(one), removed=one.archived_at is not None)
+    yield f"  next: {cell(step)}"
 
 
 @deliveries.command(epilog=_ID)
@@ -243,8 +275,9 @@ def replay(
             f"{', '.join(refused)}: what was refused is not loaded, nobody has verified it. Its sender may send it "
             "again; or post it with --to"
         )
-    names = tuple(dict.fromkeys(one.name for one in meant if isinstance(one, Delivered)))
-    replay_selection(project_dir, Selection(keys=names), force=force, dry_run=dry_run, yes=yes, as_json=as_json)
+    called = {one.name: call(one) for one in meant if isinstance(one, Delivered)}
+    selection = Selection(keys=tuple(called))
+    replay_selection(project_dir, selection, force=force, dry_run=dry_run, yes=yes, as_json=as_json, called=called)
 
 
 def _meant(
@@ -269,7 +302,6 @@ def _post_all(
     as_json: bool,
 ) -> None:
     from penstock.cli import post_to
-    from penstock.project import load_project
 
     try:
         post_to.checked_url(url)
@@ -278,34 +310,61 @@ def _post_all(
     sources = {one.name: one for one in load_project(settings.project_dir, only=["flows", "webhook"]).sources}
     told, failed = [], False
     for one in meant:
-        name = one.rejected.source if isinstance(one, Kept) else one.source
-        declared = sources.get(name)
-        id, body, content_type, kept = _to_post(settings, one)
-        signature: dict[str, str] = {}
-        if not (isinstance(one, Kept) if unsigned is None else unsigned):
-            if declared is None:
-                raise Terminal(printable(f"no file in webhook/ declares {name!r} any more: say --unsigned"))
-            signature = post_to.fresh_signature(settings, declared, url, id, body)
-        inflated = not isinstance(one, Kept)
-        headers = post_to.headers_to_send(kept, content_type, declared, signature, inflated=inflated)
-        facts: dict[str, Any] = {"id": call(one), "to": post_to.shown_url(url), "headers": sorted(headers)}
-        if dry_run:
-            line = f"Would be posted: {call(one)}, {len(body):,} bytes, with {', '.join(sorted(headers))}"
-        else:
-            answer = post_to.post(url, body, headers)
-            failed = failed or not answer.taken
-            beginning = shown(answer.beginning, "", pretty=False)
-            location = answer.location[: post_to.ANSWER_BYTES]
-            facts |= {"status": answer.status, "location": location or None, "answer": beginning}
-            on = f", to {location} (not followed)" if location else ""
-            line = f"{answer.status}{on}: {call(one)} to {facts['to']}" + (f"\n{beginning}" if beginning else "")
+        facts: dict[str, Any] = {"id": call(one), "to": post_to.shown_url(url)}
+        try:
+            more, taken = _post(settings, one, sources, url, unsigned=unsigned, dry_run=dry_run)
+        except PenstockError as error:
+            more, taken = {"error": printable(str(error))}, False
+        facts |= more
+        failed = failed or not taken
         told.append(facts)
         if not as_json:
-            click.echo(printable(line))
+            click.echo(printable(_posted(facts)), err="error" in facts)
     if as_json:
         click.echo(json.dumps({"posted": told, "dry_run": dry_run}, indent=2))
     if failed:
         sys.exit(1)
+
+
+def _post(
+    settings: Settings,
+    one: Delivered | Kept,
+    sources: Mapping[str, Source],
+    url: str,
+    *,
+    unsigned: bool | None,
+    dry_run: bool,
+) -> tuple[dict[str, Any], bool]:
+    """Post one: what came of it, and whether it was taken. Raises PenstockError where it cannot be posted."""
+    from penstock.cli import post_to
+
+    name = one.rejected.source if isinstance(one, Kept) else one.source
+    declared = sources.get(name)
+    id, body, content_type, kept = _to_post(settings, one)
+    signature: dict[str, str] = {}
+    if not (isinstance(one, Kept) if unsigned is None else unsigned):
+        if declared is None:
+            raise Terminal(printable(f"no file in webhook/ declares {name!r} any more: say --unsigned"))
+        signature = post_to.fresh_signature(settings, declared, url, id, body)
+    inflated = not isinstance(one, Kept)
+    headers = post_to.headers_to_send(kept, content_type, declared, signature, inflated=inflated)
+    facts: dict[str, Any] = {"headers": sorted(headers), "bytes": len(body)}
+    if dry_run:
+        return facts, True
+    answer = post_to.post(url, body, headers)
+    location = answer.location[: post_to.ANSWER_BYTES]
+    beginning = shown(answer.beginning, "", pretty=False)
+    return {**facts, "status": answer.status, "location": location or None, "answer": beginning}, answer.taken
+
+
+def _posted(facts: Mapping[str, Any]) -> str:
+    if "error" in facts:
+        return f"Not posted: {facts['id']}: {facts['error']}"
+    if "status" not in facts:
+        return f"Would be posted: {facts['id']}, {facts['bytes']:,} bytes, with {', '.join(facts['headers'])}"
+    on = f", to {facts['location']} (not followed)" if facts["location"] else ""
+    answer = f"\n{facts['answer']}" if facts["answer"] else ""
+    return f"{facts['status']}{on}: {facts['id']} to {facts['to']}{answer}"
 
 
 def _to_post(settings: Settings, one: Delivered | Kept) -> tuple[str, bytes, str, dict[str, str]]:
@@ -320,8 +379,4 @@ def _to_post(settings: Settings, one: Delivered | Kept) -> tuple[str, bytes, str
 
 
 def _facts(one: Delivered | Kept) -> dict[str, Any]:
-    if not isinstance(one, Kept):
-        return {**asdict(one), "name": one.name}
-    facts = asdict(replace(one.rejected, body=b"", headers=()))
-    del facts["body"], facts["headers"]
-    return {"id": call(one), "number": one.number, "expires_at": one.expires_at, **facts}
+    return refused_facts(one) if isinstance(one, Kept) else {**asdict(one), "name": one.name}

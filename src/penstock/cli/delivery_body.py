@@ -31,19 +31,36 @@ def named(ledger: Ledger, text: str, *, source: str | None, rejected: bool) -> l
 
     Raises NotMeant when it means nothing.
     """
-    found: list[Delivered | Kept] = []
+    refused = [kept for kept in refused_of(ledger, text, rejected=rejected) if source in (None, kept.rejected.source)]
+    by_number = any(kept.number == _number(text, rejected=rejected) for kept in refused)
+    accepted = ledger.delivered.find(text, source=source) if not rejected and not by_number else []
+    if not accepted and not refused:
+        raise NotMeant(_names_nothing(text, rejected=rejected))
+    return [*accepted, *refused]
+
+
+def refused_of(ledger: Ledger, text: str, *, rejected: bool = False) -> list[Kept]:
+    """What was refused and is kept, by `rejected/N` (or N, where `rejected` is what is asked for) or by its request."""
+    number = _number(text, rejected=rejected)
+    kept = [number] if number is not None else []
+    kept += [one.number for one in ledger.rejections.of_request(text)]
+    return [whole for one in kept if (whole := ledger.rejections.get(one)) is not None]
+
+
+def _number(text: str, *, rejected: bool) -> int | None:
     number = text.removeprefix(REJECTED)
-    if (rejected or number != text) and number.isdecimal() and len(number) <= 18:
-        kept = ledger.rejections.get(int(number))
-        found = [kept] if kept is not None else []
-    if not found and not rejected:
-        found = [*ledger.delivered.find(text, source=source)]
-    found += [whole for kept in ledger.rejections.of_request(text) if (whole := ledger.rejections.get(kept.number))]
-    found = [one for one in found if not isinstance(one, Kept) or source in (None, one.rejected.source)]
-    if not found:
-        where = "was refused and kept" if rejected else "is a delivery's or a request's id"
-        raise NotMeant(f"nothing of the name {text!r} {where}. Look: penstock deliveries ls [--rejected]")
-    return found
+    named = rejected or number != text
+    return int(number) if named and number.isdecimal() and len(number) <= 18 else None
+
+
+def _names_nothing(text: str, *, rejected: bool) -> str:
+    if rejected:
+        return f"nothing of the name {text!r} was refused and kept. Look: penstock deliveries ls --rejected"
+    numbers = "; a number of --json is only for --before" if text.isdecimal() else ""
+    return (
+        f"nothing of the name {text!r}: give a delivery's id (source:id where several sources have it), a request's id "
+        f"or rejected/N{numbers}. Look: penstock deliveries ls [--rejected]"
+    )
 
 
 def one_of(text: str, found: list[Delivered | Kept]) -> Delivered | Kept:

@@ -110,11 +110,11 @@ def _sources(settings: Settings) -> str:
 
 def _webhook(settings: Settings) -> str:
     where = f"{settings.host}:{settings.port}, workers: {settings.webhook_workers}"
-    if is_loopback(settings.host):
+    if is_loopback(settings.host) and not settings.proxies:
         return f"{where}; readiness, metrics and own routes are for this machine"
     if not settings.api_token.get_secret_value():
         raise PenstockError(
-            f"{where}: readiness, metrics and own routes answer nobody beyond this machine: set PENSTOCK_API_TOKEN, "
+            f"{where}: readiness, metrics and own routes answer nobody that comes from elsewhere: set PENSTOCK_API_TOKEN, "
             "or `penstock up` makes one"
         )
     return f"{where}; readiness, metrics and own routes ask for PENSTOCK_API_TOKEN"

@@ -22,6 +22,10 @@ _COMMANDS = {
     "quarantine": "penstock.cli.quarantine",
     "replay": "penstock.cli.replay",
     "query": "penstock.cli.query",
+    "preview": "penstock.cli.preview",
+    "profile": "penstock.cli.profile",
+    "schema": "penstock.cli.schema",
+    "init-dataset": "penstock.cli.init_dataset",
     "send": "penstock.cli.send",
     "sweep": "penstock.cli.sweep",
     "plan": "penstock.cli.plan",
@@ -46,6 +50,10 @@ _SUMMARIES = {
     "quarantine": "What cannot be loaded, why, and what is to become of it.",
     "replay": "Load again what is in quarantine or was loaded.",
     "query": "Ask the warehouse.",
+    "preview": "What would be loaded of a file, without loading it.",
+    "profile": "What a dataset's table holds, column by column.",
+    "schema": "The remembered schemas of a dataset, and what changed.",
+    "init-dataset": "Write a dataset's file from an example.",
     "send": "Post a file to the webhook, signed as the source would.",
     "sweep": "Compare the bucket with the ledger now.",
     "plan": "What apply would do on the Prefect server.",
@@ -69,7 +77,7 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        attribute = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        attribute = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name.replace("-", "_")
         command: click.Command = getattr(importlib.import_module(_COMMANDS[cmd_name]), attribute)
         return command
 

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from penstock.cli.signing import signing_secret
 from penstock.errors import DeclarationError, SettingsError, Terminal, Transient, Unverified
 from penstock.ledger.database import utc_now
 from penstock.settings import Settings
 from penstock.sources import Source
 from penstock.webhook import verify
 from penstock.webhook.rejected import REDACTED, is_secret_header
-from penstock.webhook.secrets import open_secrets, remedy
 
 ANSWER_BYTES = 500
 _SECONDS = 10.0
@@ -101,21 +101,15 @@ def headers_to_send(
 
 def fresh_signature(settings: Settings, source: Source, url: str, delivery: str, body: bytes) -> dict[str, str]:
     """The headers with which `source` would send this now. Raises what says why it cannot be signed, and the remedy."""
-    if source.verify.scheme == "none":
-        return verify.sign(source.verify, "", delivery, body, utc_now())
     if source.verify.scheme in _HANDS_OVER and not _is_here(url):
         raise DeclarationError(
             f"source {source.name} is verified by its secret itself, which is sent to nobody but this machine: "
             "say --unsigned"
         )
-    secrets = open_secrets(settings, [source])
-    secrets.refresh()
-    known = [value for value in map(secrets.value, source.verify.secrets) if value]
-    if not known:
-        raise SettingsError(f"no secret for {source.name}: {remedy(source.verify.secrets[0])}, or say --unsigned")
-    secret = next((value for value in known if verify.can_sign(source.verify, value)), known[0])
     try:
-        return verify.sign(source.verify, secret, delivery, body, utc_now())
+        return verify.sign(source.verify, signing_secret(settings, source), delivery, body, utc_now())
+    except SettingsError as error:
+        raise SettingsError(f"{error}, or say --unsigned") from None
     except Unverified:
         raise Terminal(f"the id {delivery!r} cannot be signed: say --unsigned") from None
 

@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -100,9 +100,19 @@ def replay(
 
 
 def replay_selection(
-    project_dir: Path, selection: Selection, *, force: bool, dry_run: bool, yes: bool, as_json: bool
+    project_dir: Path,
+    selection: Selection,
+    *,
+    force: bool,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    called: Mapping[str, str] | None = None,
 ) -> None:
-    """Replay, or say what would be; ends with exit code 1 when anything was refused."""
+    """Replay, or say what would be; ends with exit code 1 when anything was refused.
+
+    `called` has another word for a full name, by which it is told.
+    """
     settings = load_settings(project_dir)
     project = load_project(settings.project_dir, only=["flows"])
     if selection.dataset is not None:
@@ -115,6 +125,8 @@ def replay_selection(
         if not yes:
             ask(done.moved, "loaded again")
         done = ledger.replay.replay(selection, datasets=project.datasets, force=force, by=who())
+    for names in (done.first, *(refusals.first for refusals in done.refused.values())):
+        names[:] = [(called or {}).get(name, name) for name in names]
     tell(done, "replayed", selection, force=force, dry_run=dry_run, as_json=as_json)
 
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import shlex
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 import httpx
 
-from penstock.errors import NotRunning, PenstockError, SettingsError, Unverified
+from penstock.cli.show import printable
+from penstock.cli.signing import signing_secret
+from penstock.errors import NotRunning, PenstockError, Unverified
 from penstock.ledger.database import utc_now
 from penstock.project import load_project
-from penstock.settings import Settings, load_settings
+from penstock.settings import load_settings
 from penstock.sources import Source
 from penstock.webhook import verify
-from penstock.webhook.secrets import open_secrets, remedy
+from penstock.webhook.cloudevents import BATCH_MEDIA_TYPE, MEDIA_TYPE
 
 
 @click.command()
@@ -33,11 +37,15 @@ from penstock.webhook.secrets import open_secrets, remedy
 def send(
     project_dir: Path, source: str, file: Path, delivery: str | None, headers: tuple[str, ...], as_json: bool
 ) -> None:
-    """Post FILE to the webhook as SOURCE would, signed with its secret."""
+    """Post FILE to the webhook as SOURCE would, signed with its secret.
+
+    It goes as application/json, or to a source of CloudEvents as one, or as a batch where it is a JSON array, unless a
+    --header gives the Content-Type or ce-* attributes.
+    """
     settings = load_settings(project_dir)
     declared = load_project(settings.project_dir, only=["flows", "webhook"]).source(source)
     body = file.read_bytes()
-    secret = _signing(settings, declared)
+    secret = signing_secret(settings, declared)
     try:
         signed = verify.sign(declared.verify, secret, delivery or str(uuid.uuid4()), body, utc_now())
     except Unverified:
@@ -48,7 +56,7 @@ def send(
         answer = httpx.post(
             url,
             content=body,
-            headers={"content-type": "application/json", **extra, **signed},
+            headers={"content-type": _content_type(declared, extra, body), **extra, **signed},
             timeout=30,
         )
     except httpx.ConnectError:
@@ -57,22 +65,37 @@ def send(
     if as_json:
         click.echo(json.dumps({"status": answer.status_code, **facts}, indent=2))
     elif answer.is_success:
-        again = "a duplicate, loaded once" if facts.get("duplicate") else "accepted"
-        click.echo(f"{answer.status_code} {again}: {facts.get('delivery')}. Next: penstock why {facts.get('delivery')}")
+        click.echo(f"{answer.status_code} {_told(url, source, facts)}")
     if not answer.is_success:
         raise PenstockError(f"{url} answered {answer.status_code}: {facts.get('detail') or facts.get('title')}")
 
 
-def _signing(settings: Settings, source: Source) -> str:
-    """The first of the source's secrets that signs; nothing where none is needed."""
-    if source.verify.scheme == "none":
-        return ""
-    secrets = open_secrets(settings, [source])
-    secrets.refresh()
-    known = [value for value in map(secrets.value, source.verify.secrets) if value]
-    if not known:
-        raise SettingsError(f"no secret for {source.name}: {remedy(source.verify.secrets[0])}")
-    return next((value for value in known if verify.can_sign(source.verify, value)), known[0])
+def _content_type(source: Source, extra: Mapping[str, str], body: bytes) -> str:
+    if not source.cloudevents or any(name.startswith("ce-") for name in extra):
+        return "application/json"
+    return BATCH_MEDIA_TYPE if body.lstrip(b" \t\r\n").startswith(b"[") else MEDIA_TYPE
+
+
+def _told(url: str, source: str, facts: Mapping[str, Any]) -> str:
+    """What became of it, and the next command. Raises PenstockError for an answer that is none of the webhook's."""
+    match facts:
+        case {"delivery": str(delivery), "duplicate": bool(duplicate)}:
+            again = "a duplicate, loaded once" if duplicate else "accepted"
+            return printable(f"{again}: {delivery}. Next: penstock why {shlex.quote(delivery)}")
+        case {"deliveries": list(deliveries)}:
+            known = sum(isinstance(one, dict) and one.get("duplicate") is True for one in deliveries)
+            again = f", {known:,} known already and loaded once" if known else ""
+            new = f"{len(deliveries) - known:,} accepted"
+            return f"a batch: {new}{again}. Next: penstock deliveries ls --source {source}"
+        case {"challenge": str(challenge)}:
+            answered = f"its challenge {challenge!r} came back" if challenge else "its challenge is none to give back"
+        case {"handshake": str(handshake)}:
+            answered = f"{handshake!r} is known"
+        case _:
+            raise PenstockError(f"{url} took it, but answers as no webhook of penstock does: what listens there?")
+    return printable(
+        f"a handshake: {answered}, nothing is delivered by it. Next, a delivery: penstock send {source} FILE"
+    )
 
 
 def _facts(answer: httpx.Response) -> dict[str, Any]:

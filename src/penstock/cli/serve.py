@@ -92,15 +92,25 @@ def _serve(settings: Settings, bound: socket.socket, shared_metrics: Path | None
     for source in unverified:
         log.warning("anybody may post to /hooks/%s, which verifies nothing: %s", source.name, source.verify.because)
     loopback, token = is_loopback(settings.host), settings.api_token.get_secret_value()
-    if not loopback and not token:
+    if not token and (not loopback or settings.proxies):
         log.warning(
-            "readiness, metrics and own routes answer nobody, for the webhook listens on %s and not only on this "
-            "machine: set PENSTOCK_API_TOKEN and send it as a bearer token",
+            "readiness, metrics and own routes answer nobody, for the webhook listens on %s and is asked from elsewhere: "
+            "set PENSTOCK_API_TOKEN and send it as a bearer token",
             settings.host,
         )
 
+    metrics = Metrics(shared_metrics)
+
     def around(app: ASGIApp) -> ASGIApp:
-        guarded = Guard(app, loopback=loopback, token=token, unverified=[source.name for source in unverified])
+        guarded = Guard(
+            app,
+            loopback=loopback,
+            token=token,
+            proxied=bool(settings.proxies),
+            verified=[source.name for source in project.sources if source not in unverified],
+            unverified=[source.name for source in unverified],
+            refused=metrics.guarded,
+        )
         crowd = Crowd(guarded, most=MOST_REQUESTS)
         trusted = [str(network) for network in settings.proxies]
         return Access(
@@ -116,7 +126,6 @@ def _serve(settings: Settings, bound: socket.socket, shared_metrics: Path | None
     secrets.keep_fresh()
     ledger = open_ledger(settings)
     store = open_store(settings)
-    metrics = Metrics(shared_metrics)
     keeper = Keeper(
         days={source.name: source.keep_rejected_days for source in project.sources},
         keep=ledger.rejections.keep,

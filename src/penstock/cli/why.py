@@ -13,10 +13,12 @@ from typing import Any
 import click
 from rich.console import Console
 
+from penstock.cli.delivery_body import call, refused_of
 from penstock.cli.failed_actions import Concerned, failed_actions
+from penstock.cli.next_steps import next_of
 from penstock.cli.show import STYLES, cell, moment
+from penstock.cli.show_refused import refused_facts, refused_lines
 from penstock.ledger.facts import Story
-from penstock.ledger.states import next_step
 from penstock.outbox.prefect_history import FailedAction
 from penstock.settings import Settings, load_settings
 from penstock.wiring import open_ledger
@@ -29,14 +31,19 @@ from penstock.wiring import open_ledger
 def why(project_dir: Path, key: str, as_json: bool) -> None:
     """What happened to KEY.
 
-    KEY is an object's key (key@2: its second generation), a path in the inbox, or the id of a delivery or a request.
+    KEY is an object's key (key@2: its second generation), a path in the inbox, the id of a delivery or a request, or
+    rejected/N: what was refused, of sources that keep it.
     """
     settings = load_settings(project_dir)
-    stories = open_ledger(settings).facts.stories(as_key(settings, key))
+    ledger = open_ledger(settings)
+    stories = ledger.facts.stories(as_key(settings, key))
+    refused = refused_of(ledger, key)
     concerned = failed_actions(settings, stories, datetime.now(UTC))
     if as_json:
-        click.echo(json.dumps([_facts(story, concerned) for story in stories], indent=2, default=str))
-    elif not stories:
+        told = [_facts(story, concerned) for story in stories]
+        told += [{**refused_facts(one), "state": "refused"} for one in refused]
+        click.echo(json.dumps(told, indent=2, default=str))
+    elif not stories and not refused:
         click.echo(
             f"Nothing is known of {key!r}. A file still being written is recorded when its writer closes it; "
             "to compare bucket and ledger now: penstock sweep",
@@ -46,9 +53,13 @@ def why(project_dir: Path, key: str, as_json: bool) -> None:
         console = Console(highlight=False)
         for story in stories:
             _tell(console, story, concerned.of.get(story.id, ()))
+        for one in refused:
+            for line in refused_lines(one):
+                console.print(line, soft_wrap=True)
+            console.print(f"  next: penstock deliveries show {call(one)}", soft_wrap=True)
         if concerned.note:
             console.print(f"[dim]{cell(concerned.note)}[/dim]", soft_wrap=True)
-    if not stories:
+    if not stories and not refused:
         sys.exit(1)
 
 
@@ -90,4 +101,6 @@ def _tell(console: Console, story: Story, failed: Sequence[FailedAction]) -> Non
         )
     if story.reason and not story.facts:
         console.print(f"  {moment(story.changed_at)}  {cell(story.reason)}", soft_wrap=True)
-    console.print(f"  next: {next_step(story.state, removed=story.archived_at is not None)}", soft_wrap=True)
+    delivery = f"{story.source}:{story.delivery}" if story.delivery else None
+    step = next_of(story.state, name=story.name, delivery=delivery, removed=story.archived_at is not None)
+    console.print(f"  next: {cell(step)}", soft_wrap=True)

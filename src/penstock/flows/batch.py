@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,11 +25,10 @@ from penstock.errors import (
     SettingsError,
     Terminal,
     Transient,
-    Unreadable,
 )
 from penstock.flows.fetching import Fetched, Fetcher
+from penstock.flows.judging import judge
 from penstock.flows.reading import Reader
-from penstock.formats.evolve import is_rescued, rescued_names
 from penstock.formats.result import REJECTED, RESCUED, ROW
 from penstock.landing import Landing
 from penstock.ledger import Ledger
@@ -295,22 +293,9 @@ class Batch:
     def _check_one(self, ref: ObjectRef, reader: Reader) -> int:
         found = reader.read(ref.id)
         form, known, result = found.form, found.known, found.result
-        if result.rows.num_rows and _is_strange(result.rows, result.schema):
-            raise Unreadable(f"it has none of the columns of {self._dataset.name}")
-        if self._dataset.schema == "freeze" and is_rescued(result.rows):
-            raise Unreadable(f"the schema is frozen, and it has other columns: {', '.join(rescued_names(result.rows))}")
-        if not result.total:
-            self._end(ref, State.EMPTY, "it has no records")
-            return 0
-        bad = result.rejected.num_rows
-        if not formats.verdict(result.total, bad, self._dataset.threshold):
-            self._end(
-                ref,
-                State.QUARANTINED,
-                f"{bad} of {result.total} rows are bad, and at least {self._dataset.threshold:.0%} must be good: "
-                f"{_most_common(result.rejected)}",
-                rejected=bad,
-            )
+        state, reason = judge(result, self._dataset)
+        if state is not State.LOADED:
+            self._end(ref, state, reason or "", rejected=result.rejected.num_rows)
             return 0
         if result.schema != known:
             self._learned[form] = result.schema
@@ -364,23 +349,9 @@ def _left_to_the_sweep(key: str, error: Exception) -> None:
     log.info("%s is left to the sweep: %s", key, error)
 
 
-def _is_strange(rows: pa.Table, schema: Schema) -> bool:
-    """Whether no column of the schema has a value in any row, and what the rows did hold was rescued."""
-    if rows.column(RESCUED).null_count:
-        return False
-    names = [column.name for column in schema.columns if column.name in rows.column_names]
-    return bool(names) and all(rows.column(name).null_count == rows.num_rows for name in names)
-
-
 def _cause(known: Schema | None, learned: Schema) -> str:
     if known is None:
         return "first object"
     names = {column.name for column in known.columns}
     new = [column.name for column in learned.columns if column.name not in names]
     return f"new columns {', '.join(new)}" if new else "numbers widened"
-
-
-def _most_common(rejected: pa.Table, most: int = 3) -> str:
-    counted = Counter(rejected.column("reason").to_pylist()).most_common(most + 1)
-    named = ", ".join(f"{reason} ({count})" for reason, count in counted[:most])
-    return named + (", …" if len(counted) > most else "")

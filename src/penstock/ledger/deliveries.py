@@ -128,6 +128,7 @@ class Deliveries:
 def _events(project: str, delivery: Delivery, announce: bool) -> list[dict[str, Any]]:
     """The events of a delivery that is new: with `announce` that it was accepted, and its further ones."""
     source = events.source_resource(project, delivery.source)
+    request = delivery.request[:_REQUEST_CHARACTERS]
     found = []
     if announce:
         found.append(
@@ -140,7 +141,7 @@ def _events(project: str, delivery: Delivery, announce: bool) -> list[dict[str, 
                     "delivery": delivery.id,
                     "dataset": delivery.dataset,
                     "bytes": len(delivery.body),
-                    "request": delivery.request,
+                    "request": request,
                 },
                 "occurred_at": delivery.received_at,
             }
@@ -160,7 +161,12 @@ def _events(project: str, delivery: Delivery, announce: bool) -> list[dict[str, 
                         **events.dataset_resource(project, delivery.dataset),
                         "prefect.resource.role": "dataset",
                     },
-                    {**source, "prefect.resource.role": "source"},
+                    # Beside the payload, which is the user's own.
+                    {
+                        **source,
+                        "prefect.resource.role": "source",
+                        **({events.REQUEST: request} if request else {}),
+                    },
                 ],
                 "payload": event.payload,
                 "occurred_at": delivery.received_at,

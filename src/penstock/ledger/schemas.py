@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
+
 from sqlalchemy import insert, select
 
 from penstock.ledger.database import Database
 from penstock.ledger.tables import schemas
 from penstock.model import Column, Schema
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remembered:
+    """One version of a dataset's schema for objects of the format `form`: since when, and what it was made for."""
+
+    form: str
+    schema: Schema
+    cause: str
+    at: datetime
 
 
 class Schemas:
@@ -29,6 +42,24 @@ class Schemas:
         return Schema(
             version=row.version, columns=tuple(Column(**column) for column in row.columns), dialect=row.dialect
         )
+
+    def versions(self, dataset: str) -> list[Remembered]:
+        """Every version, by format and then in the order in which they were made."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(schemas).where(schemas.c.dataset == dataset).order_by(schemas.c.format, schemas.c.version)
+            ).all()
+        return [
+            Remembered(
+                form=row.format,
+                schema=Schema(
+                    version=row.version, columns=tuple(Column(**column) for column in row.columns), dialect=row.dialect
+                ),
+                cause=row.cause,
+                at=row.created_at,
+            )
+            for row in rows
+        ]
 
     def remember(self, dataset: str, form: str, schema: Schema, *, cause: str) -> Schema:
         """Keep `schema` as the version after the newest, and return it so numbered."""

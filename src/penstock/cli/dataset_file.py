@@ -1,0 +1,136 @@
+"""A dataset's file as text, from what an example showed. Pure.
+
+The text is as `ruff format` leaves it, whatever the project's line length is, from 88 on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from penstock.declarations import NAME, Dataset
+from penstock.errors import DeclarationError
+from penstock.formats.names import normalised, quoted
+from penstock.formats.packed import bare_name
+from penstock.model import Column
+
+_WIDTH = 88
+_LONGEST = 50
+_UNSAYABLE = re.compile(r"[^A-Za-z0-9 ._()-]")
+_PLAIN_PREFIX = re.compile(r"[^\"'\\\x00-\x1f\x7f]+/")
+_NUMBERS = re.compile(r"^(TINYINT|SMALLINT|INTEGER|BIGINT|HUGEINT|U[A-Z]+INT|INTEGER|FLOAT|DOUBLE|DECIMAL.*)$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hint:
+    """A column whose type one file cannot tell for sure. Unless `said`, it is only shown as a comment."""
+
+    column: str
+    type: str
+    why: str
+    said: bool
+
+
+def name_from(filename: str) -> str:
+    """What a dataset of such files may be called: without suffix, and without dates and numbers at either end."""
+    stem = bare_name(filename).rpartition("/")[2]
+    stem = stem.partition(".")[0]
+    # What has no letter at all is normalised to a word that says nothing.
+    ascii_only = re.sub(r"[^a-z0-9]+", "_", normalised([stem])[0]) if any(map(str.isalnum, stem)) else ""
+    parts = [part for part in ascii_only.split("_") if part]
+    while len(parts) > 1 and parts[-1].isdigit():
+        parts.pop()
+    while parts and parts[0].isdigit():
+        parts.pop(0)
+    name = "_".join(parts)[:_LONGEST].strip("_")
+    if not NAME.match(name):
+        raise DeclarationError(f"{filename!r} gives no name for a dataset: say one with --name")
+    return name
+
+
+def refuse_overlap(dataset: Dataset, others: Sequence[Dataset]) -> None:
+    """Raise DeclarationError when another dataset has the name or takes what this one would."""
+    for other in others:
+        if other.name == dataset.name:
+            raise DeclarationError(f"there is a dataset {dataset.name} already; choose another name with --name")
+        if dataset.prefix.startswith(other.prefix) or other.prefix.startswith(dataset.prefix):
+            raise DeclarationError(
+                f"the dataset {other.name} takes {other.prefix!r} already, which overlaps {dataset.prefix!r}, and an "
+                f"object belongs to one. What the file would bring there: penstock preview FILE --dataset {other.name}"
+            )
+    if not _PLAIN_PREFIX.fullmatch(dataset.prefix):
+        raise DeclarationError(f"the folder {dataset.prefix!r} has quotes or control characters; rename it first")
+
+
+def dataset_source(
+    dataset: Dataset, columns: Sequence[Column], hints: Sequence[Hint], *, example: str, reserved: Collection[str]
+) -> str:
+    """The file that declares `dataset`, whose `columns` hints are those of `hints` that are `said`.
+
+    `columns` are those of the example, `reserved` the words that SQL reads otherwise.
+    """
+    shown = _UNSAYABLE.sub("_", example)[:_LONGEST]
+    lines = [f'"""The dataset {dataset.name}, declared after the example {shown.strip(" .")}."""', ""]
+    lines += ["from penstock import Dataset", "", "DATASET = Dataset(", f'    name="{dataset.name}",']
+    if dataset.prefix != f"{dataset.name}/":
+        lines.append(f'    prefix="{dataset.prefix}",')
+    if dataset.format != "auto":
+        lines.append(f'    format="{dataset.format}",')
+    if dataset.records:
+        lines.append(f'    records="{dataset.records}",')
+    lines += _hint_lines(hints)
+    lines += _check_lines(columns, reserved)
+    return "\n".join([*lines, ")", ""])
+
+
+def automation_source(name: str) -> str:
+    """The file with the automation that loads what arrives."""
+    line = automation_line(name)
+    if len(line) > _WIDTH:
+        line = f'AUTOMATIONS = [\n    on_arrival("{name}"),\n]'
+    return (
+        f'"""What is new in {name} is loaded as soon as it arrives."""\n\nfrom penstock import on_arrival\n\n{line}\n'
+    )
+
+
+def automation_line(name: str) -> str:
+    """How an automation file declares it."""
+    return f'AUTOMATIONS = [on_arrival("{name}")]'
+
+
+def _hint_lines(hints: Sequence[Hint]) -> list[str]:
+    said = [hint for hint in hints if hint.said]
+    unsaid = [hint for hint in hints if not hint.said]
+    lines = []
+    if said:
+        lines.append("    columns={")
+        for hint in said:
+            lines += [f"        # {hint.why}", f'        "{hint.column}": "{hint.type}",']
+        for hint in unsaid:
+            lines += [f"        # {hint.why}", f'        # "{hint.column}": "{hint.type}",']
+        lines.append("    },")
+    elif unsaid:
+        lines.append("    # columns={")
+        for hint in unsaid:
+            lines += [f"    #     # {hint.why}", f'    #     "{hint.column}": "{hint.type}",']
+        lines.append("    # },")
+    return lines
+
+
+def _check_lines(columns: Sequence[Column], reserved: Collection[str]) -> list[str]:
+    usable = [column for column in columns if NAME.match(column.name) and len(column.name) <= 48]
+    number = next((column.name for column in usable if _NUMBERS.match(column.type.upper())), None)
+    first = usable[0].name if usable else "a_column"
+    name, column, test = (
+        (f"{number}_not_negative", number, ">= 0") if number else (f"{first}_given", first, "IS NOT NULL")
+    )
+    subject = f"'{quoted(column)} {test}'" if column in reserved else f'"{column} {test}"'
+    return [
+        "    # A row is good when each check is true for it; the others are put aside.",
+        "    # checks={",
+        f'    #     "{name}": {subject},',
+        "    # },",
+        "    # With less than this share of good rows a file goes to quarantine as a whole.",
+        "    # threshold=0.9,",
+    ]

@@ -1,0 +1,47 @@
+"""What helps next with an object, a delivery, or what never became one; commands can be copied as they stand. Pure."""
+
+from __future__ import annotations
+
+import shlex
+
+from penstock.ledger.states import next_step
+from penstock.model import NOTIFICATIONS_BUCKET, REFUSED_BUCKET, State
+
+
+def next_of(state: State, *, name: str, delivery: str | None = None, removed: bool = False) -> str:
+    """What is next for what has this full name; `delivery` is its `source:id` where it is one."""
+    if delivery is not None:
+        return _of_delivery(state, shlex.quote(delivery), removed=removed)
+    if name.startswith(f"{NOTIFICATIONS_BUCKET}/"):
+        return _of_notification(state, shlex.quote(name))
+    if name.startswith(f"{REFUSED_BUCKET}/") and state is State.QUARANTINED:
+        return (
+            "mend what the reason names, and drop the file into the inbox again. "
+            f"To give it up: penstock quarantine drop {shlex.quote(name)}"
+        )
+    return next_step(state, removed=removed)
+
+
+def _of_delivery(state: State, id: str, *, removed: bool) -> str:
+    if removed:
+        rows = "its rows are in the warehouse, and " if state is State.LOADED else ""
+        return f"nothing; {rows}retention removed its envelope"
+    replay = f"penstock deliveries replay {id}"
+    steps = {
+        State.LOADED: f"nothing; its rows are in the warehouse. To replace them: {replay} --force",
+        State.QUARANTINED: f"mend what the reason names; then {replay}. To give it up: penstock quarantine drop {id}",
+        State.EMPTY: f"nothing; it had no records. To read it again: {replay}",
+        # Its sender cannot help: the id is known, and a retry is a duplicate.
+        State.MISSING: f"put its envelope back where it was, if it was deleted by mistake; then {replay}",
+        State.IGNORED: f"nothing; it was left alone on purpose. To load it all the same: {replay}",
+    }
+    return steps.get(state) or next_step(state)
+
+
+def _of_notification(state: State, name: str) -> str:
+    if state is State.QUARANTINED:
+        return (
+            "it is no object: do what the reason says; penstock sweep records what is in the bucket. "
+            f"To give it up: penstock quarantine drop {name}"
+        )
+    return "nothing; it is no object, and was given up. penstock sweep records what is in the bucket"

@@ -1,0 +1,275 @@
+"""What a file would bring if it arrived now: read, checked and judged as a run does it, and nothing is kept."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from penstock import formats
+from penstock.declarations import Dataset
+from penstock.errors import DeclarationError, Unreadable
+from penstock.flows.judging import judge
+from penstock.flows.reading import Reader
+from penstock.formats import ReadResult
+from penstock.formats.engine import cursor
+from penstock.formats.evolve import rescued_names
+from penstock.formats.names import quoted
+from penstock.formats.result import RESCUED, ROW
+from penstock.landing import dataset_for
+from penstock.ledger.decide import no_dataset
+from penstock.model import Schema, State
+from penstock.sensors.settle import is_temporary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """The dataset that takes a file, how that was found, and the key under which the file would come."""
+
+    dataset: Dataset
+    why: str
+    key: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """A column of the table. `made_from`: a name in the file or an expression; `typed`: what gave it its type."""
+
+    name: str
+    type: str
+    made_from: str
+    typed: str
+    empty: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """A check, and how many rows fail it."""
+
+    name: str
+    predicate: str
+    failing: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """What would become of the file. Without `result` it could not be read, for which `reason` is given."""
+
+    target: Target
+    state: State
+    reason: str | None
+    form: str | None = None
+    known: Schema | None = None
+    result: ReadResult | None = None
+    columns: Sequence[Taken] = ()
+    checks: Sequence[Checked] = ()
+    rescued: int = 0
+    rescued_names: Sequence[str] = ()
+    report: dict[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+def target_of(path: PurePosixPath, datasets: Sequence[Dataset], *, key: str | None, asked: str | None) -> Target:
+    """Which dataset takes the file: the one asked for, else by its key, else by the folder it lies in.
+
+    `key` is its path below the inbox or in the bucket, None where it lies elsewhere. Raises Unreadable for a key that
+    no dataset takes, DeclarationError where nothing tells, naming the datasets that there are.
+    """
+    names = ", ".join(dataset.name for dataset in datasets) or "none"
+    if asked is not None:
+        found = next((dataset for dataset in datasets if dataset.name == asked), None)
+        if found is None:
+            raise DeclarationError(f"no dataset {asked!r}; there are: {names}")
+        own = key if key is not None and key.startswith(found.prefix) else None
+        return Target(dataset=found, why="as asked", key=own or found.prefix + path.name)
+    if key is not None:
+        found = dataset_for(key, datasets)
+        if found is None:
+            raise Unreadable(f"{key} would wait in quarantine: {no_dataset(key)}. There are: {names}")
+        return Target(dataset=found, why=f"by its prefix {found.prefix}", key=key)
+    for folder in path.parents:
+        for dataset in datasets:
+            if folder.name and folder.name in (dataset.name, PurePosixPath(dataset.prefix).name):
+                below = path.relative_to(folder)
+                return Target(dataset=dataset, why=f"by its folder {folder.name}", key=f"{dataset.prefix}{below}")
+    raise DeclarationError(
+        f"which dataset is {path.name} for? Say so with --dataset; there are: {names}. "
+        f"For one of its own: penstock init-dataset {shlex.quote(str(path))}"
+    )
+
+
+def look(path: Path, target: Target, remembered: Callable[[str], Schema | None]) -> Preview:
+    """Read the file by the schema that is remembered for its format, else by its own.
+
+    Raises DeclarationError for faulty expressions, where it is sure that the file is not to blame.
+    """
+    dataset = target.dataset
+    notes = _notes(target)
+    if not path.stat().st_size:
+        return Preview(target=target, state=State.EMPTY, reason="it has 0 bytes", notes=notes)
+    try:
+        with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
+            # A reader puts what a small file holds in the place of a compressed one: not in that of the file itself.
+            link = Path(folder) / "file"
+            link.symlink_to(path.absolute())
+            reader = Reader({1: (link, target.key)}, dataset=dataset, remembered=remembered, progress=lambda: None)
+            found = reader.read(1)
+    except Unreadable as error:
+        return _failed(target, str(error), notes)
+    except MemoryError:  # Arrow's is an ArrowException too
+        raise
+    except (pa.ArrowException, ValueError, OverflowError, RecursionError) as error:
+        return _failed(target, f"{type(error).__name__}: {error}", notes)
+    result, known = found.result, found.known
+    state, reason = judge(result, dataset)
+    rescued = result.rows.column(RESCUED)
+    return Preview(
+        target=target,
+        state=state,
+        reason=reason,
+        form=found.form,
+        known=known,
+        result=result,
+        columns=_columns(dataset, result, known),
+        checks=_checks(dataset, result),
+        rescued=len(rescued) - rescued.null_count,
+        rescued_names=rescued_names(result.rows),
+        report=formats.report(result.rows, dataset) if state is State.LOADED else {},
+        notes=notes,
+    )
+
+
+def first_rows(rows: pa.Table, count: int) -> list[dict[str, Any]]:
+    """The first rows with their values as a program can take them: what JSON has no word for is text."""
+    found = rows.slice(0, count)
+    names = [name for name in found.column_names if name not in (ROW, RESCUED)]
+    if not names or not found.num_rows:
+        return []
+    texts = [name for name in names if not _is_plain(found.schema.field(name).type)]
+    values = {name: found.column(name).to_pylist() for name in names if name not in texts}
+    if texts:
+        # Python has no dates after 9999 and no nanoseconds, DuckDB has words for all of them.
+        with cursor() as connection:
+            connection.register("found", found.select(texts))
+            casts = ", ".join(f"CAST({quoted(name)} AS VARCHAR)" for name in texts)
+            told = connection.execute(f"SELECT {casts} FROM found").fetchall()
+        values |= {name: [row[index] for row in told] for index, name in enumerate(texts)}
+    return [{name: _jsonable(values[name][index]) for name in names} for index in range(found.num_rows)]
+
+
+def preview_facts(preview: Preview, rows: int) -> dict[str, Any]:
+    """All of it for a program, with the first `rows` rows and rejected rows."""
+    result = preview.result
+    facts: dict[str, Any] = {
+        "key": preview.target.key,
+        "dataset": preview.target.dataset.name,
+        "dataset_by": preview.target.why,
+        "format": preview.form,
+        "verdict": preview.state.value,
+        "reason": preview.reason,
+        "notes": list(preview.notes),
+    }
+    if result is None:
+        return facts
+    return facts | {
+        "schema": {
+            "version": preview.known.version if preview.known else None,
+            "from": "ledger" if preview.known else "file",
+            "dialect": result.schema.dialect,
+        },
+        "columns": [
+            {"name": c.name, "type": c.type, "made_from": c.made_from, "typed": c.typed, "empty": c.empty}
+            for c in preview.columns
+        ],
+        "total": result.total,
+        "good": result.rows.num_rows,
+        "rejected": result.rejected.num_rows,
+        "first_rows": first_rows(result.rows, rows),
+        "first_rejected": [
+            {"row": one[ROW], "line": one["line"], "reason": one["reason"], "raw": one["raw"]}
+            for one in result.rejected.slice(0, rows).to_pylist()
+        ],
+        "checks": [{"name": c.name, "predicate": c.predicate, "failing": c.failing} for c in preview.checks],
+        "rescued": {"rows": preview.rescued, "names": list(preview.rescued_names)},
+        "report": preview.report,
+    }
+
+
+def checks_in(reason: str, names: Sequence[str]) -> set[str]:
+    """Which checks a rejected row's reason names: they stand at its end, in their order, after what else is wrong."""
+    found = set()
+    for name in reversed(names):
+        rest = reason.removesuffix(f"check {name}")
+        if rest != reason and (not rest or rest.endswith("; ")):
+            found.add(name)
+            reason = rest.removesuffix("; ")
+    return found
+
+
+def _checks(dataset: Dataset, result: ReadResult) -> list[Checked]:
+    names = list(dataset.checks)
+    failing = dict.fromkeys(names, 0)
+    if names:
+        counted = pc.value_counts(result.rejected.column("reason").combine_chunks())
+        for one in counted:
+            for name in checks_in(one["values"].as_py(), names):
+                failing[name] += one["counts"].as_py()
+    return [Checked(name=name, predicate=str(dataset.checks[name]), failing=failing[name]) for name in names]
+
+
+def _columns(dataset: Dataset, result: ReadResult, known: Schema | None) -> list[Taken]:
+    read = {column.name: column for column in result.schema.columns}
+    before = {column.name: column.type for column in known.columns} if known else None
+    found = []
+    for name, kind in result.columns:
+        if name in dataset.derive:
+            made_from, typed = f"= {dataset.derive[name]}", "derived"
+        else:
+            column = read[name]
+            made_from = column.original
+            if name in dataset.columns and dataset.columns[name].upper() == column.type.upper():
+                typed = "hint"
+            elif before is None:
+                typed = "inferred"
+            elif name not in before:
+                typed = "inferred, a new column"
+            else:
+                typed = "remembered" if before[name] == column.type else f"widened from {before[name]}"
+        empty = result.rows.column(name).null_count
+        found.append(Taken(name=name, type=kind, made_from=made_from, typed=typed, empty=empty))
+    return found
+
+
+def _notes(target: Target) -> list[str]:
+    notes = []
+    name = PurePosixPath(target.key).name
+    if is_temporary(name):
+        notes.append(f"the inbox passes over a file that is called {name}: it looks unfinished. Rename it")
+    if target.dataset.format == "delivery":
+        notes.append(f"{target.dataset.name} is fed by the webhook, not by files: penstock send SOURCE FILE")
+    return notes
+
+
+def _failed(target: Target, reason: str, notes: Sequence[str]) -> Preview:
+    try:
+        form = formats.detect(target.key, target.dataset)
+    except Unreadable:
+        form = None
+    return Preview(target=target, state=State.QUARANTINED, reason=reason, form=form, notes=notes)
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    types = pa.types
+    tests = (types.is_integer, types.is_floating, types.is_boolean, types.is_string, types.is_large_string)
+    return any(test(kind) for test in tests)
+
+
+def _jsonable(value: Any) -> Any:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
