@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -182,7 +183,7 @@ def _tell(console: Console, story: Story, prefect_api_url: str) -> None:
     if story.name.startswith(f"{REFUSED_BUCKET}/"):
         console.print("  next: mend it, and drop the file into the inbox again", soft_wrap=True)
         return
-    name = cell(story.name)
+    name = cell(shlex.quote(story.name))
     if story.name.startswith(f"{NOTIFICATIONS_BUCKET}/"):
         console.print(f"  next: mend what sends it, then penstock quarantine drop {name}", soft_wrap=True)
         return
