@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from penstock.declarations import Bucket, Dataset, Folder
+from penstock.declarations import Bucket, Csv, Dataset, Excel, Folder
 from penstock.errors import PenstockError
 from penstock.sources import Chosen, Emit, Source, dataset_by_path, dataset_by_template
 from penstock.verification import (
@@ -84,9 +84,11 @@ __all__ = [
     "Bucket",
     "ByName",
     "Chosen",
+    "Csv",
     "Dataset",
     "DeliveryId",
     "Emit",
+    "Excel",
     "Folder",
     "PenstockError",
     "Source",

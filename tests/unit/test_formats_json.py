@@ -210,7 +210,7 @@ def test_detect(key: str, kind: str) -> None:
 def test_unknown_suffix() -> None:
     """An unknown suffix is refused, naming those that are known."""
     with pytest.raises(Unreadable, match=r"\.csv .*\.parquet"):
-        detect("a/b.xlsx", Dataset(name="d"))
+        detect("a/b.docx", Dataset(name="d"))
 
 
 @pytest.mark.parametrize(

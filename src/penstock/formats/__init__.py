@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from penstock.declarations import Dataset
 from penstock.errors import DeclarationError, Unreadable
-from penstock.formats import csv, csv_many, delivery, json, json_many, parquet
+from penstock.formats import arrow, csv, csv_many, delivery, excel, json, json_many, log, parquet
 from penstock.formats.packed import SUFFIXES, bare_name
 from penstock.formats.reports import merge_reports, report
 from penstock.formats.result import ReadResult, verdict
@@ -41,11 +41,42 @@ _SUFFIXES = {
     ".ndjson": "ndjson",
     ".jsonl": "ndjson",
     ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".arrows": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+    ".xlsx": "excel",
+    ".xlsm": "excel",
+    ".xlsb": "excel",
+    ".xls": "excel",
+    ".ods": "excel",
+}
+
+_INFER: dict[str, Callable[[Path, Dataset], Schema]] = {
+    "csv": csv.infer,
+    "tsv": partial(csv.infer, delim="\t"),
+    "parquet": parquet.infer,
+    "arrow": arrow.infer,
+    "excel": excel.infer,
+    "log": log.infer,
+    "delivery": delivery.infer,
+}
+
+_READ: dict[str, Callable[..., ReadResult]] = {
+    "csv": csv.read,
+    "tsv": partial(csv.read, delim="\t"),
+    "json": partial(json.read, lines=False),
+    "ndjson": partial(json.read, lines=True),
+    "parquet": parquet.read,
+    "arrow": arrow.read,
+    "excel": excel.read,
+    "log": log.read,
+    "delivery": delivery.read,
 }
 
 _READ_MANY: dict[str, Callable[..., dict[int, ReadResult]]] = {
     "csv": csv_many.read_many,
-    "tsv": csv_many.read_many,
+    "tsv": partial(csv_many.read_many, delim="\t"),
     "json": partial(json_many.read_many, lines=False),
     "ndjson": partial(json_many.read_many, lines=True),
     "parquet": parquet.read_many,
@@ -71,18 +102,11 @@ def infer(path: Path, key: str, dataset: Dataset) -> Schema:
 
     No columns mean that the object has no records: do not remember such a schema. Raises Unreadable.
     """
-    match detect(key, dataset):
-        case "csv":
-            return csv.infer(path, dataset)
-        case "tsv":
-            return csv.infer(path, dataset, delim="\t")
-        case "parquet":
-            return parquet.infer(path, dataset)
-        case "delivery":
-            return delivery.infer(dataset)
-        case kind:
-            always = json.CLOUDEVENT_ATTRIBUTES if key.endswith(CLOUDEVENT) and not dataset.records else {}
-            return json.infer(path, dataset, lines=kind == "ndjson", always=always)
+    kind = detect(key, dataset)
+    if kind in _INFER:
+        return _INFER[kind](path, dataset)
+    always = json.CLOUDEVENT_ATTRIBUTES if key.endswith(CLOUDEVENT) and not dataset.records else {}
+    return json.infer(path, dataset, lines=kind == "ndjson", always=always)
 
 
 def read(path: Path, key: str, dataset: Dataset, schema: Schema, *, large: bool = False) -> ReadResult:
@@ -90,17 +114,7 @@ def read(path: Path, key: str, dataset: Dataset, schema: Schema, *, large: bool 
 
     Raises Unreadable, and DeclarationError for faulty expressions.
     """
-    match detect(key, dataset):
-        case "csv":
-            return csv.read(path, dataset, schema, large=large)
-        case "tsv":
-            return csv.read(path, dataset, schema, delim="\t", large=large)
-        case "parquet":
-            return parquet.read(path, dataset, schema, large=large)
-        case "delivery":
-            return delivery.read(path, dataset, schema, large=large)
-        case kind:
-            return json.read(path, dataset, schema, lines=kind == "ndjson", large=large)
+    return _READ[detect(key, dataset)](path, dataset, schema, large=large)
 
 
 def size_unpacked(path: Path, form: str) -> int:
@@ -122,7 +136,7 @@ def read_together(
     Those that are missing must be read alone: to be sure of them, or because that says what is wrong with them. All
     contents are in memory at once; their rows are on disk if `large`. `progress` is called before each query.
     """
-    if len(paths) < 2 or stands_alone(dataset):
+    if len(paths) < 2 or form not in _READ_MANY or stands_alone(dataset):
         return {}
     try:
         return _READ_MANY[form](paths, dataset, schema, progress=progress, large=large)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,63 +16,95 @@ import duckdb
 from penstock.declarations import Dataset
 from penstock.errors import DeclarationError, Unreadable
 from penstock.formats.csv_scan import Reject, number, reading, refuse_long_lines, scan, with_lines
+from penstock.formats.csv_types import settled
+from penstock.formats.dialect import declared, first_filled, header, of_this_file, sniffed
+from penstock.formats.encodings import utf8_file
 from penstock.formats.engine import cursor, little_memory
 from penstock.formats.kept import Keep
 from penstock.formats.names import flat_name, literal, normalised, quoted
 from penstock.formats.plain import text_file
 from penstock.formats.result import RESCUED, ROW, ReadResult
 from penstock.formats.shape import BAD, LINE, RAW, Value, shape
-from penstock.machine_faults import raise_machine_fault
 from penstock.model import Column, Schema
+
+# Makes the view `source` over a relation with the fields c0, c1 … and their record's number n.
+SourceOf = Callable[[duckdb.DuckDBPyConnection, str, Sequence[str], Schema], list[Value]]
 
 
 def infer(path: Path, dataset: Dataset, *, delim: str | None = None) -> Schema:
     """The columns of the whole file and its dialect; no columns when it has no records. Raises Unreadable."""
-    with text_file(path) as text, cursor() as connection:
+    with _text(path, dataset) as text, cursor() as connection:
         if text.stat().st_size == 0:
             return Schema(version=1, columns=())
-        dialect, types = _sniff(connection, text, delim)
-        if dialect["skip"] <= _first_filled(text, 0):
-            dialect["skip"] = 0  # only blank lines, which the next object need not have
-        originals = _header(text, dialect)
+        said = declared(dataset.csv, delim)
+        dialect, types = sniffed(connection, text, said)
+        originals = header(text, dialect | {"skip": first_filled(text, dialect["skip"])})
         if len(types) != len(originals):
             types = ["VARCHAR"] * len(originals)
         if not _has_records(text, dialect):
             return Schema(version=1, columns=(), dialect=dialect)
+        names = normalised(originals)
+        types, dialect = settled(connection, text, dialect, dict(zip(names, types, strict=True)), said)
         columns = tuple(
             Column(name=name, original=original, type=dataset.columns.get(name, kind))
-            for name, original, kind in zip(normalised(originals), originals, types, strict=True)
+            for name, original, kind in zip(names, originals, types, strict=True)
         )
         return Schema(version=1, columns=columns, dialect=dialect)
 
 
 def read(path: Path, dataset: Dataset, schema: Schema, *, delim: str | None = None, large: bool = False) -> ReadResult:
     """The file's rows. Raises Unreadable."""
+    said = declared(dataset.csv, delim) | {"hinted": list(dataset.columns)}
     with ExitStack() as stack:
-        text = stack.enter_context(text_file(path))
+        text = stack.enter_context(_text(path, dataset))
         connection = stack.enter_context(cursor())
-        dialect = dict(schema.dialect)
-        if not dialect and text.stat().st_size:
-            dialect, _ = _sniff(connection, text, delim)
-        if dialect:
-            dialect["skip"] = _first_filled(text, dialect["skip"])
-        originals = _header(text, dialect) if text.stat().st_size else []
+        filled = text.stat().st_size > 0
+        dialect, originals = _as_it_is(connection, text, said, schema) if filled else (schema.dialect | said, [])
         keep = Keep(path, size=text.stat().st_size, large=large)
-        refuse_long_lines(text)
-        if originals and keep.large:
-            result = _streamed(connection, text, dialect, originals, dataset, schema, keep)
-            if result is not None:
-                return result
-            stack.enter_context(little_memory(connection))
-        rejects: list[Reject] = []
-        if originals:
-            rejects = scan(stack, connection, text, dialect, len(originals))
-        else:
-            connection.execute("CREATE TEMP TABLE records (c0 VARCHAR)")
-        number(connection, rejects)
-        values = source_of(connection, "numbered", originals, schema)
-        result = shape(connection, dataset, schema, values, keep)
-        return with_lines(result, rejects, text, dialect, len(originals))
+        result = read_records(stack, connection, text, dialect, originals, dataset, schema, keep)
+        # What was declared, or is this file's own, is not to be remembered.
+        return remembering(result, schema)
+
+
+def remembering(result: ReadResult, schema: Schema) -> ReadResult:
+    """The result, by whose schema the next object is read: with the dialect that was known before."""
+    return replace(result, schema=replace(result.schema, dialect=schema.dialect))
+
+
+def _text(path: Path, dataset: Dataset) -> AbstractContextManager[Path]:
+    return text_file(path, to_utf8=partial(utf8_file, declared=dataset.csv.encoding))
+
+
+def read_records(
+    stack: ExitStack,
+    connection: duckdb.DuckDBPyConnection,
+    text: Path,
+    dialect: dict[str, Any],
+    originals: Sequence[str],
+    dataset: Dataset,
+    known: Schema,
+    keep: Keep,
+    *,
+    source_of: SourceOf | None = None,
+) -> ReadResult:
+    """The records of a text by its dialect, as `source_of` makes values of them. Raises Unreadable."""
+    source_of = source_of or source_by_name
+    schema = replace(known, dialect=dialect)
+    refuse_long_lines(text)
+    if originals and keep.large:
+        result = _streamed(connection, text, dialect, originals, dataset, schema, keep, source_of)
+        if result is not None:
+            return result
+        stack.enter_context(little_memory(connection))
+    rejects: list[Reject] = []
+    if originals:
+        rejects = scan(stack, connection, text, dialect, len(originals))
+    else:
+        connection.execute("CREATE TEMP TABLE records (c0 VARCHAR)")
+    number(connection, rejects)
+    values = source_of(connection, "numbered", originals, schema)
+    result = shape(connection, dataset, schema, values, keep)
+    return with_lines(result, rejects, text, dialect, len(originals))
 
 
 def _streamed(
@@ -82,6 +115,7 @@ def _streamed(
     dataset: Dataset,
     schema: Schema,
     keep: Keep,
+    source_of: SourceOf,
 ) -> ReadResult | None:
     """The rows in one pass that holds none; None when a line is no record, whose place only a table can tell."""
     lines = reading(text, dialect, len(originals))
@@ -97,83 +131,56 @@ def _streamed(
     return with_lines(result, [], text, dialect, len(originals))
 
 
-def _sniff(connection: duckdb.DuckDBPyConnection, text: Path, delim: str | None) -> tuple[dict[str, Any], list[str]]:
-    given = f", delim={literal(delim)}" if delim else ""
-    found: tuple[Any, ...] | None = None
-    for more in ("", ", ignore_errors=true", ", ignore_errors=true, strict_mode=false"):
-        try:
-            sniffed = connection.execute(
-                "SELECT Delimiter, Quote, Escape, SkipRows, HasHeader, Columns, DateFormat, TimestampFormat, Comment "
-                f"FROM sniff_csv(?, sample_size=-1{given}{more})",
-                [str(text)],
-            ).fetchone()
-        except duckdb.Error as error:
-            raise_machine_fault(error)
-            continue
-        found = sniffed
-        # Uneven rows make DuckDB fall back to one column; then look again, forgiving them.
-        if sniffed and (len(sniffed[5]) > 1 or not set(sniffed[5][0]["name"]) & set(",;\t|")):
-            break
-    if found is None:
-        raise Unreadable("not CSV: no delimiter fits its lines")
-    delimiter, quote, escape, skip, header, columns, dateformat, timestampformat, comment = found
-    quote = '"' if quote in ("(empty)", "") else quote
-    dialect: dict[str, Any] = {
-        "delim": delim or ("," if delimiter == "(empty)" else delimiter),
-        "quote": quote,
-        "escape": quote if escape in ("(empty)", "") else escape,
-        "header": bool(header),
-        "skip": int(skip),
-    }
-    optional = {"dateformat": dateformat, "timestampformat": timestampformat, "comment": comment}
-    dialect |= {key: value for key, value in optional.items() if value and value != "(empty)"}
-    return dialect, [column["type"] for column in columns]
-
-
-def _header(text: Path, dialect: dict[str, Any]) -> list[str]:
-    with text.open(encoding="utf-8", newline="") as file:
-        lines = (line for line in islice(file, dialect["skip"], None) if line.strip("\r\n"))
-        comment = dialect.get("comment")
-        fields, _ = first_fields((line for line in lines if not comment or not line.startswith(comment)), dialect)
-    return fields
-
-
-def first_fields(lines: Iterable[str], dialect: dict[str, Any]) -> tuple[list[str], int]:
-    """The names of the columns, by the first record, and how many lines that is. Raises Unreadable."""
-    escape = dialect["escape"] if dialect["escape"] != dialect["quote"] else None
-    reader = csv.reader(
-        lines, delimiter=dialect["delim"], quotechar=dialect["quote"], escapechar=escape, doublequote=escape is None
-    )
-    try:
-        fields = next(reader, [])
-    except csv.Error as error:
-        raise Unreadable(f"not CSV: its header: {error}") from None
-    return fields if dialect["header"] else [f"column{i}" for i in range(len(fields))], reader.line_num
-
-
-def _first_filled(text: Path, skip: int) -> int:
-    """How many lines come before the first that is not blank, from line `skip` on."""
-    with text.open("rb") as file:
-        for number, line in enumerate(islice(file, skip, None), start=skip):
-            if line.strip(b"\r\n"):
-                return number
-    return skip
-
-
 def _has_records(text: Path, dialect: dict[str, Any]) -> bool:
     with text.open("rb") as file:
         filled = (line for line in islice(file, dialect["skip"], None) if line.strip())
         return len(list(islice(filled, 2))) > int(dialect["header"])
 
 
-def source_of(
-    connection: duckdb.DuckDBPyConnection, numbered: str, originals: Sequence[str], schema: Schema
+def _as_it_is(
+    connection: duckdb.DuckDBPyConnection, text: Path, said: dict[str, Any], schema: Schema
+) -> tuple[dict[str, Any], list[str]]:
+    """The dialect to read a file that is not empty by, and its columns: as remembered, unless they do not fit it."""
+    dialect = schema.dialect | said
+    if "delim" not in dialect:  # of another format, or of a first object without records
+        dialect |= sniffed(connection, text, said)[0]
+    dialect["skip"] = first_filled(text, dialect["skip"])
+    originals = header(text, dialect)
+    if fits(originals, dialect, schema):
+        return dialect, originals
+    with suppress(Unreadable):
+        other = dialect | of_this_file(sniffed(connection, text, said)[0])
+        other["skip"] = first_filled(text, other["skip"])
+        if other["header"] == dialect["header"] and fits(found := header(text, other), other, schema):
+            return other, found
+    return dialect, originals
+
+
+def fits(originals: Sequence[str], dialect: dict[str, Any], schema: Schema) -> bool:
+    """Whether a file's columns are, by their names or where they have none by their number, those of the schema."""
+    if not originals or not schema.columns or "names" in dialect:
+        return True
+    known = {name for column in schema.columns for name in (column.original, flat_name(column.original))}
+    return bool(known & set(originals)) and (dialect["header"] or len(originals) == len(schema.columns))
+
+
+def source_by_name(
+    connection: duckdb.DuckDBPyConnection,
+    numbered: str,
+    originals: Sequence[str],
+    schema: Schema,
+    *,
+    line: str = "CAST(NULL AS BIGINT)",
+    bad: str = "CAST(NULL AS VARCHAR)",
 ) -> list[Value]:
-    """Make the view `source` over a relation with the fields c0, c1 … and their record's number n."""
+    """Make the view `source` over a relation with the fields c0, c1 … and their record's number n.
+
+    `line` and `bad` are what it says of a record's line, and of what is wrong with it.
+    """
     values, rescued = _match(originals, schema)
     connection.execute(
-        f"CREATE TEMP VIEW source AS SELECT * EXCLUDE (n), n AS {quoted(ROW)}, CAST(NULL AS BIGINT) AS "
-        f"{quoted(LINE)}, {_record_json(originals)} AS {quoted(RAW)}, CAST(NULL AS VARCHAR) AS {quoted(BAD)}, "
+        f"CREATE TEMP VIEW source AS SELECT * EXCLUDE (n), n AS {quoted(ROW)}, {line} AS {quoted(LINE)}, "
+        f"{_record_json(originals)} AS {quoted(RAW)}, {bad} AS {quoted(BAD)}, "
         f"{rescued} AS {quoted(RESCUED)} FROM {numbered}"
     )
     return values

@@ -12,7 +12,7 @@ import tempfile
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ import duckdb
 
 from penstock.declarations import Dataset
 from penstock.errors import Unreadable
-from penstock.formats.csv import first_fields, source_of
+from penstock.formats.csv import fits, source_by_name
 from penstock.formats.csv_scan import load, with_lines
+from penstock.formats.dialect import declared, first_fields
+from penstock.formats.encodings import is_utf8
 from penstock.formats.engine import cursor
 from penstock.formats.kept import Keep
 from penstock.formats.names import literal
@@ -48,24 +50,35 @@ class _Kind:
 
 
 def read_many(
-    paths: Sequence[Path], dataset: Dataset, schema: Schema, *, progress: Callable[[], None], large: bool = False
+    paths: Sequence[Path],
+    dataset: Dataset,
+    known: Schema,
+    *,
+    progress: Callable[[], None],
+    delim: str | None = None,
+    large: bool = False,
 ) -> dict[int, ReadResult]:
     """By index, what `csv.read` would give, for those that can be read together. Raises Unreadable."""
+    if not known.dialect or not is_utf8(dataset.csv.encoding):
+        return {}
+    said = declared(dataset.csv, delim) | {"hinted": list(dataset.columns)}
+    schema = replace(known, dialect=known.dialect | said)
     groups: dict[_Kind, list[tuple[int, bytes]]] = defaultdict(list)
     for index, path in enumerate(paths):
         if found := _plain(path.read_bytes(), schema.dialect):
             groups[found[0]].append((index, found[1]))
     results: dict[int, ReadResult] = {}
     for kind, bodies in groups.items():
-        if len(bodies) > 1:
-            results |= _read_group(kind, bodies, paths, dataset, schema, progress, Keep(paths[0], large=large))
+        if len(bodies) > 1 and fits(kind.originals, schema.dialect, schema):
+            keep = Keep(paths[0], large=large)
+            results |= _read_group(kind, bodies, paths, dataset, schema, progress, keep, known)
     return results
 
 
 def _plain(content: bytes, dialect: dict[str, Any]) -> tuple[_Kind, bytes] | None:
     """The object's kind and its records' lines; None unless every byte of it is as usual."""
     quote, escape = (dialect.get(name, "").encode() for name in ("quote", "escape"))
-    if not dialect or dialect["skip"] or "comment" in dialect or packing(content):
+    if dialect["skip"] or "comment" in dialect or not quote or packing(content):
         return None
     marked = content.startswith(codecs.BOM_UTF8)
     content = content.removeprefix(codecs.BOM_UTF8)
@@ -102,6 +115,7 @@ def _read_group(
     schema: Schema,
     progress: Callable[[], None],
     keep: Keep,
+    known: Schema,
 ) -> dict[int, ReadResult]:
     width = len(kind.originals)
     with tempfile.TemporaryDirectory(prefix="penstock-") as folder, cursor() as connection:
@@ -122,9 +136,10 @@ def _read_group(
             f"CREATE TEMP VIEW numbered AS SELECT *, rowid + 1 AS n FROM records "
             f"WHERE c0 IS NULL OR NOT starts_with(c0, {literal(_MARK)})"
         )
-        values = source_of(connection, "numbered", kind.originals, schema)
+        values = source_by_name(connection, "numbered", kind.originals, schema)
         together, asking = shape_together(connection, dataset, schema, values, keep)
-        results = take_apart(together, pieces, asking)
+        # What is read together widens nothing.
+        results = take_apart(replace(together, schema=known), pieces, asking)
     return {index: with_lines(result, [], paths[index], schema.dialect, width) for index, result in results.items()}
 
 

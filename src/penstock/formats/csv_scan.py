@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from penstock.errors import Unreadable
+from penstock.formats.dialect import nulls
 from penstock.formats.names import literal
 from penstock.formats.result import REJECTED, ROW, ReadResult
 from penstock.machine_faults import raise_machine_fault
@@ -135,7 +136,7 @@ def reading(text: Path, dialect: dict[str, Any], width: int, *, strict: bool = T
         f"read_csv({literal(str(text))}, auto_detect=false, columns={{{columns}}}, "
         f"delim={literal(dialect['delim'])}, quote={literal(dialect['quote'])}, escape={literal(dialect['escape'])}, "
         f"header={str(dialect['header']).lower()}, skip={dialect['skip']}{comment}, strict_mode={str(strict).lower()}, "
-        f"max_line_size={size}, compression='none', "
+        f"max_line_size={size}, compression='none'{nulls(dialect)}, "
         "store_rejects=true, rejects_limit=0, hive_partitioning=false)"
     )
 
@@ -210,7 +211,7 @@ def with_lines(
     total = result.total + len(rejects)
     lines = _lines(text, dialect, width, total, {row[ROW] for row in bad})
     for row in bad:
-        row["line"], row["raw"] = lines.get(row[ROW], (None, row["raw"]))
+        row["line"], row["raw"] = lines.get(row[ROW], (row["line"], row["raw"]))
     return replace(result, rejected=pa.Table.from_pylist(bad, schema=REJECTED), total=total)
 
 

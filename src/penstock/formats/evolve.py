@@ -33,7 +33,7 @@ def rescued_names(rows: pa.Table) -> list[str]:
 
 
 def evolved(known: Schema, found: Schema, *, derived: Collection[str] = ()) -> Schema:
-    """`known` with the columns of `found` that it lacks behind its own; types and dialect stay as they were.
+    """`known` with the columns of `found` that it lacks behind its own, and how their values are written; types stay.
 
     Columns are the same when they are called the same in the data; the second of a name is the second.
     Names of `derived` columns are taken.
@@ -42,6 +42,7 @@ def evolved(known: Schema, found: Schema, *, derived: Collection[str] = ()) -> S
     left.update(flat_name(column.original) for column in known.columns if flat_name(column.original) not in left)
     taken = {*derived, *(column.name for column in known.columns)}
     new: list[Column] = []
+    commas: list[str] = [*known.dialect.get("commas", ())]
     for column in found.columns:
         if left[column.original] > 0:
             left[column.original] -= 1
@@ -49,7 +50,15 @@ def evolved(known: Schema, found: Schema, *, derived: Collection[str] = ()) -> S
         name = _unique(column.name, taken)
         taken.add(name)
         new.append(replace(column, name=name))
-    return replace(known, columns=(*known.columns, *new)) if new else known
+        if column.name in found.dialect.get("commas", ()):
+            commas.append(name)
+    if not new:
+        return known
+    dialect = known.dialect | ({"commas": commas} if commas else {})
+    for form in ("dateformat", "timestampformat"):
+        if form in found.dialect and known.dialect:
+            dialect.setdefault(form, found.dialect[form])
+    return replace(known, columns=(*known.columns, *new), dialect=dialect)
 
 
 def _unique(name: str, taken: set[str]) -> str:

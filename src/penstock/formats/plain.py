@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import codecs
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO
 
@@ -60,12 +60,12 @@ def unpack_small(path: Path, most: int) -> bool:
 
 
 @contextmanager
-def text_file(path: Path) -> Iterator[Path]:
+def text_file(path: Path, *, to_utf8: Callable[[Path], AbstractContextManager[Path]] = nullcontext) -> Iterator[Path]:
     """As `plain_file`, without byte order mark, and with one kind of line end where CRLF and LF were mixed.
 
-    Raises Unreadable unless it is UTF-8 text without NUL bytes.
+    `to_utf8` makes UTF-8 of other encodings. Raises Unreadable unless it is UTF-8 text without NUL bytes.
     """
-    with plain_file(path) as found:
+    with plain_file(path) as unpacked_file, to_utf8(unpacked_file) as found:
         with found.open("rb") as file:
             marked, mixed = _check_text(file)
         if not marked and not mixed:

@@ -19,6 +19,7 @@ from penstock.declarations import Dataset
 from penstock.errors import DeclarationError
 from penstock.formats.kept import Keep
 from penstock.formats.names import literal, quoted
+from penstock.formats.numbers import FRACTION, comma_of, fraction_of, keeps_zeros, whole_of
 from penstock.formats.result import REJECTED, RESCUED, ROW, ReadResult
 from penstock.machine_faults import raise_machine_fault
 from penstock.model import Column, Schema
@@ -34,6 +35,7 @@ _FRACTIONS = re.compile(r"^(DOUBLE|FLOAT|REAL|DECIMAL)")
 _MORE_THAN_A_ROW = re.compile(
     rf"\b(over|select|from|table|unnest|generate_subscripts|columns|unnamed_subquery|{ROW})\b", re.IGNORECASE
 )
+_TIME_FORMS = {"DATE": "dateformat", "TIMESTAMP": "timestampformat", "TIMESTAMP WITH TIME ZONE": "zonedformat"}
 _AT_WORK = (duckdb.ConversionException, duckdb.OutOfRangeException, duckdb.InvalidInputException)
 
 
@@ -56,16 +58,18 @@ class Value:
             return f"CAST(NULL AS {target})"
         if self.kind == "typed":
             return self._cast_typed(target)
-        if target.upper() == "VARCHAR":
-            return self.expression
+        return self.expression if target.upper() == "VARCHAR" else self._cast_text(self.expression, target, dialect)
+
+    def _cast_text(self, text: str, target: str, dialect: dict[str, object]) -> str:
+        comma = comma_of(dialect, self.column.name)
         if target.upper() in _INTEGERS:
-            # DuckDB rounds '2.5' and takes '0x1F' and '1_000'; neither is what the data says.
-            whole = f"regexp_full_match({self.expression}, '\\s*[+-]?[0-9]+\\s*')"
-            return f"CASE WHEN {whole} THEN TRY_CAST({self.expression} AS {target}) END"
-        form = dialect.get({"DATE": "dateformat", "TIMESTAMP": "timestampformat"}.get(target.upper(), ""))
-        plain = f"TRY_CAST({self.expression} AS {target})"
+            return whole_of(text, target, comma, zeros=keeps_zeros(dialect, self.column.name))
+        if comma and _FRACTIONS.match(target.upper()):
+            return fraction_of(text, target, comma)
+        form = dialect.get(_TIME_FORMS.get(target.upper(), ""))
+        plain = f"TRY_CAST({text} AS {target})"
         if form:
-            return f"coalesce(CAST(try_strptime({self.expression}, {literal(str(form))}) AS {target}), {plain})"
+            return f"coalesce(CAST(try_strptime({text}, {literal(str(form))}) AS {target}), {plain})"
         return plain
 
     def _cast_typed(self, target: str) -> str:
@@ -79,12 +83,14 @@ class Value:
             return f"CASE WHEN {self.expression} = trunc({self.expression}) THEN {cast} END"
         return cast
 
-    def fraction(self) -> str:
+    def fraction(self, dialect: dict[str, object]) -> str:
         """True for a value that is a number but no integer."""
         assert self.expression is not None
         double = f"TRY_CAST({self.expression} AS DOUBLE)"
         if self.kind == "typed":
             return f"isfinite({double})" if _FRACTIONS.match(self.type) else "false"
+        if comma_of(dialect, self.column.name):
+            return f"regexp_full_match({self.expression}, {literal(FRACTION)})"
         form = r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*"
         integer = r"\s*[+-]?[0-9]+\s*"
         return (
@@ -115,7 +121,9 @@ def shape_together(
     found, columns = _evaluate(connection, dataset, schema, values, keep)
     if _all_good(found):
         return _result(found, columns, schema, REJECTED.empty_table()), []
-    fractions = [f"({_failed(value, schema)} AND {value.fraction()})" for value in _may_widen(dataset, values)]
+    fractions = [
+        f"({_failed(value, schema)} AND {value.fraction(schema.dialect)})" for value in _may_widen(dataset, values)
+    ]
     asking = connection.execute(
         f"SELECT {quoted(ROW)} FROM source WHERE {' OR '.join(fractions) or 'false'} ORDER BY 1"
     ).fetchall()
@@ -248,7 +256,7 @@ def _widened(
     for value in candidates:
         failed = _failed(value, schema)
         counts.append(f"count(*) FILTER (WHERE {failed})")
-        counts.append(f"count(*) FILTER (WHERE {failed} AND {value.fraction()})")
+        counts.append(f"count(*) FILTER (WHERE {failed} AND {value.fraction(schema.dialect)})")
     row = connection.execute(f"SELECT {', '.join(counts)} FROM source").fetchone()
     assert row is not None
     wide = {

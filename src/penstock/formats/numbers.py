@@ -1,0 +1,53 @@
+"""Numbers in texts: whole ones, and those with a decimal comma. Pure, as SQL."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from penstock.formats.names import literal
+
+# `found`: a dot parts thousands only where a comma or a second dot says so. `declared`: it always does.
+Comma = Literal["found", "declared"]
+
+WHOLE = r"\s*[+-]?[0-9]+\s*"
+WHOLE_WITHOUT_ZEROS = r"\s*[+-]?(0|[1-9][0-9]*)\s*"
+_GROUPS: dict[Comma, str] = {"found": r"[0-9]{1,3}(\.[0-9]{3}){2,}", "declared": r"[0-9]{1,3}(\.[0-9]{3})+"}
+FRACTION = r"\s*[+-]?([0-9]{1,3}(\.[0-9]{3})+|[0-9]+)?,[0-9]+\s*"
+GROUPED: dict[Comma, str] = {comma: rf"\s*[+-]?{groups}\s*" for comma, groups in _GROUPS.items()}
+
+
+def comma_of(dialect: dict[str, object], column: str) -> Comma | None:
+    """Whether a column's numbers have a decimal comma, and how that is known."""
+    if (declared := dialect.get("decimal")) is not None:
+        return "declared" if declared == "," else None
+    commas = dialect.get("commas", ())
+    return "found" if isinstance(commas, list) and column in commas else None
+
+
+def keeps_zeros(dialect: dict[str, object], column: str) -> bool:
+    """Whether a column's zeros in front may mean something: those of a type that was found, and not declared."""
+    hinted = dialect.get("hinted")
+    return isinstance(hinted, list) and column not in hinted
+
+
+def whole_of(text: str, target: str, comma: Comma | None, *, zeros: bool) -> str:
+    """A text as a whole number of the type `target`; NULL where it is none, or has `zeros` in front that count."""
+    # DuckDB rounds '2.5' and takes '0x1F' and '1_000'; neither is what the data says.
+    form = WHOLE_WITHOUT_ZEROS if zeros else WHOLE
+    plain = f"WHEN regexp_full_match({text}, {literal(form)}) THEN TRY_CAST({text} AS {target})"
+    if comma is None:
+        return f"CASE {plain} END"
+    grouped = (
+        f"regexp_full_match({text}, {literal(GROUPED[comma])}) THEN TRY_CAST(replace({text}, '.', '') AS {target})"
+    )
+    return f"CASE {plain} WHEN {grouped} END"
+
+
+def fraction_of(text: str, target: str, comma: Comma) -> str:
+    """A text with a decimal comma, or without any mark, as a number of the type `target`; NULL where it is none."""
+    form = f"{FRACTION}|{GROUPED[comma]}"
+    return (
+        f"CASE WHEN regexp_full_match({text}, {literal(form)}) "
+        f"THEN TRY_CAST(replace(replace({text}, '.', ''), ',', '.') AS {target}) "
+        f"WHEN NOT contains({text}, '.') THEN TRY_CAST({text} AS {target}) END"
+    )
