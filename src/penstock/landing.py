@@ -293,8 +293,8 @@ class Landing:
         return len(entries) - len(known)
 
     def check(self) -> None:
-        """Raise Transient unless both store and ledger answer."""
-        self._store.ping()
+        """Raise PenstockError unless the landing bucket is there for our keys, and the ledger answers."""
+        self._store.ping(self._bucket)
         self._ledger.check()
 
 

@@ -139,9 +139,22 @@ class ObjectStore:
     def __repr__(self) -> str:
         return f"ObjectStore({self.endpoint!r})"
 
-    def ping(self) -> None:
-        """Raises StoreUnavailable when the store does not answer, SettingsError when it does not know the keys."""
-        self._ping(self._client)
+    def ping(self, bucket: str = "") -> None:
+        """Raises StoreUnavailable when the store does not answer, SettingsError when it does not know the keys.
+
+        With a `bucket` it is asked for that: ObjectMissing when it is not there, SettingsError when it is not ours.
+        """
+        if not bucket:
+            self._ping(self._client)
+            return
+        try:
+            with self._ours(bucket):
+                there = self._client.bucket_exists(bucket)
+        except Refused as error:
+            # Such an answer has no body and so no code: AWS gives it for keys that are expired.
+            raise SettingsError(f"{error}; {_KEYS_HINT.format(endpoint=self.endpoint, code='no reason')}") from None
+        if not there:
+            raise ObjectMissing(f"the bucket {bucket!r} does not exist at {self.endpoint}")
 
     def _ping(self, client: Minio) -> None:
         try:

@@ -29,7 +29,10 @@ from penstock.webhook.verify import sign
 from tests.acceptance.served import BUCKET, Served, serving
 from tests.waiting import wait_for
 
-POSTS = 1000
+AT_ONCE = 1000
+# Those that begin once the one, and the other, fault is set: or all could be past its seam by then.
+LATER = 200
+POSTS = AT_ONCE + 2 * LATER
 SECRET = "whsec_" + "bm90aGluZyBpcyBsb3N0LCBub25lIGRvdWJsZWQ="
 SIGNED = standard_webhooks("SHOP_WEBHOOK_SECRET")
 SHOP = Dataset(name="shop", columns={"id": "BIGINT"})
@@ -52,7 +55,7 @@ class Answer:
 
 @dataclass(kw_only=True)
 class Senders:
-    """A thousand senders at once. Each sends its delivery until it is answered with 2xx, and then once again."""
+    """A thousand senders at once, and some later. Each sends its delivery until it has a 2xx, and then once again."""
 
     served: Served
     first: dict[int, Answer] = field(default_factory=dict)
@@ -60,6 +63,8 @@ class Senders:
     # How often an attempt ended so; 0 is one without an answer.
     attempts: Counter[int] = field(default_factory=Counter)
     in_flight: int = 0
+    # One for each fault that is to be met.
+    waves: tuple[asyncio.Event, asyncio.Event] = field(default_factory=lambda: (asyncio.Event(), asyncio.Event()))
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -75,6 +80,8 @@ class Senders:
             await self._changed.wait_for(lambda: len(self.first) >= many)
 
     async def _sender(self, number: int) -> None:
+        if number >= AT_ONCE:
+            await self.waves[(number - AT_ONCE) // LATER].wait()
         self.first[number] = await self._until_taken(number)
         async with self._changed:
             self._changed.notify_all()
@@ -134,13 +141,17 @@ async def _killed_thrice(served: Served, faults: Path) -> Senders:
     senders = Senders(served=served)
     sending = asyncio.create_task(senders.all())
     try:
-        await senders.accepted(POSTS // 8)
+        await senders.accepted(AT_ONCE // 8)
         in_flight = senders.in_flight
         await asyncio.to_thread(served.kill)
-        assert in_flight > POSTS // 4, "the kill came when hardly anything was under way"
-        for seam, many in (("landing.envelope_after_put", 3), ("landing.envelope_after_record", 5)):
-            await senders.accepted(many * POSTS // 8)
+        assert in_flight > AT_ONCE // 4, "the kill came when hardly anything was under way"
+        for seam, wave in zip(
+            ("landing.envelope_after_put", "landing.envelope_after_record"), senders.waves, strict=True
+        ):
+            await senders.accepted(3 * AT_ONCE // 8)
             faults.joinpath(seam).write_text("kill")
+            wave.set()
+            await asyncio.to_thread(wait_for, faults.joinpath(f"{seam}.hit").exists, what=f"{seam} is met")
         await sending
     finally:
         sending.cancel()
@@ -242,7 +253,7 @@ def _loaded(served: Served, ledger: Ledger, landing: Landing) -> list[tuple[int]
     assert lease is not None
     spool = served.folder / "spool"
     spool.mkdir()
-    while refs := ledger.work.claim(lease, run=lease.holder, max_objects=1000, max_bytes=10**9):
+    while refs := ledger.work.claim(lease, run=lease.holder, max_objects=10 * POSTS, max_bytes=10**9):
         batch = Batch(
             refs,
             dataset=SHOP,

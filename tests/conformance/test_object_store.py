@@ -513,3 +513,15 @@ def _signed_request(server: RealStore, path: str, body: bytes, *, send: int) -> 
     connection.endheaders()
     connection.send(body[:send])
     return connection
+
+
+def test_a_bucket_is_asked_for(server: RealStore, store: ObjectStore, bucket: str) -> None:
+    """Whether the store is there is one question; whether the bucket is, for these keys, another."""
+    store.ping(bucket)
+    store.ping()
+    with pytest.raises(ObjectMissing, match="nobodys-bucket"):
+        store.ping("nobodys-bucket")
+    with pytest.raises(SettingsError, match="PENSTOCK_S3_ACCESS_KEY"):
+        ObjectStore(server.endpoint, "unknown-key", server.secret_key).ping(bucket)
+    with pytest.raises(StoreUnavailable):
+        ObjectStore(f"http://127.0.0.1:{free_port()}", "key", "secret").ping(bucket)

@@ -599,7 +599,7 @@ def test_wrong_keys_are_waited_out(inbox: Path, parts: Parts, caplog: pytest.Log
 
         locked = True
 
-        def ping(self) -> None:
+        def ping(self, bucket: str = "") -> None:
             if self.locked:
                 raise SettingsError("the store does not accept the keys")
 

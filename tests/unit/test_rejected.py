@@ -224,6 +224,17 @@ def test_a_flood_is_counted_and_not_kept(desk: Desk) -> None:
     assert desk.missed == [("shop", "rate")] * (3000 - 22)
 
 
+def test_rubbish_takes_nothing_from_what_a_sender_did_wrong(desk: Desk) -> None:
+    """What anybody can send has a rate of its own, in either direction."""
+    with keeper(desk, per_minute=10) as made:
+        for _ in range(1000):
+            made.offer(one())
+        for _ in range(1000):
+            made.offer(one(kind="unparseable"))
+    kinds = [found.kind for found, _ in desk.kept]
+    assert (kinds.count("unverified"), kinds.count("unparseable")) == (10, 10)
+
+
 def test_a_ledger_that_stands_still_stops_nobody(desk: Desk) -> None:
     """Offering never waits: what finds the queue full is counted, what waits is written when the ledger is back."""
     desk.open.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import os
 import socket
 import sys
 import threading
@@ -36,10 +37,9 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Workers]]:
         def workers(program: str, **settings: Any) -> Workers:
             return Workers(
                 argv=[sys.executable, "-c", program],
-                env={},
                 bound=bound,
                 metrics=tmp_path / "metrics",
-                **{"count": 2, "grace_seconds": 10.0, **settings},
+                **{"count": 2, "env": {}, "grace_seconds": 10.0, **settings},
             )
 
         yield workers
@@ -63,6 +63,41 @@ def test_one_that_dies_again_and_again_is_given_time(make: Callable[..., Workers
     assert worker.process is not None
     worker.process.wait(20)
     assert pauses == [0, 1, 2, 4, 8, 16, 30, 0, 1]
+
+
+def test_one_that_dies_again_and_again_leaves_no_more_files(make: Callable[..., Workers], tmp_path: Path) -> None:
+    """The next of its number goes on with its counts; what it had waiting is not counted any more."""
+    program = "\n".join(
+        [
+            "import pathlib, sys",
+            "from penstock.webhook.metrics import Metrics",
+            "given = dict(zip(sys.argv[1::2], sys.argv[2::2]))",
+            "metrics = Metrics(pathlib.Path(given['--metrics']), int(given['--number']))",
+            "metrics.hook('shop', 'accepted', 0.1)",
+            "metrics.watch_waiting(lambda: 5)",
+            "metrics.tell_waiting()",
+            "print(metrics.text().decode(), file=open(given['--metrics'] + '.text', 'w'))",
+            "raise SystemExit(1)",
+        ]
+    )
+    now = [0.0]
+    workers, worker = make(program, monotonic=lambda: now[0], env={**os.environ}), _Worker(number=1)
+    folder = tmp_path / "metrics"
+    folder.mkdir()
+    for _ in range(4):
+        workers._look(worker, 0)
+        assert worker.process is not None
+        worker.process.wait(60)
+        assert "gauge_livesum_1.db" in {path.name for path in folder.iterdir()}
+        workers._look(worker, 0)  # sees it dead, and starts it once it is due
+        if worker.process is not None:
+            worker.process.wait(60)
+        now[0] += 100
+    files = {path.name for path in folder.iterdir()}
+    assert files <= {"counter_1.db", "histogram_1.db", "gauge_livesum_1.db"}
+    text = Path(f"{folder}.text").read_text()
+    counted = [line for line in text.splitlines() if line.startswith("penstock_webhook_requests_total{")]
+    assert counted == ['penstock_webhook_requests_total{outcome="accepted",source="shop"} 5.0']
 
 
 def test_one_that_does_not_go_is_killed(make: Callable[..., Workers], tmp_path: Path) -> None:
@@ -147,8 +182,9 @@ def test_doctor_says_who_may_ask(tmp_path: Path) -> None:
     elsewhere = _webhook(load_settings(tmp_path, host="192.0.2.1", api_token="the-value"))
     assert "PENSTOCK_API_TOKEN" in elsewhere
     assert "the-value" not in elsewhere
-    with pytest.raises(PenstockError, match="set PENSTOCK_API_TOKEN"):
-        _webhook(load_settings(tmp_path, host="192.0.2.1"))
+    for place in ({"host": "192.0.2.1"}, {"trusted_proxies": "127.0.0.1"}):
+        with pytest.raises(PenstockError, match="set PENSTOCK_API_TOKEN"):
+            _webhook(load_settings(tmp_path, **place))
 
 
 def test_the_token_is_made_once(tmp_path: Path) -> None:

@@ -102,6 +102,31 @@ def test_a_rotated_block_comes_into_force_by_itself() -> None:
         wait_for(lambda: secrets.value(BLOCK) == "rotated")
 
 
+def test_whatever_happens_the_blocks_are_read_again(caplog: pytest.LogCaptureFixture) -> None:
+    """An error of any kind ends nothing, says nothing of its words, and the other blocks are read all the same."""
+    prefect, broken, other = Prefect(), [False], prefect_secret("mill-key")
+    prefect.blocks["mill-key"] = "first"
+
+    def read(block: str) -> str:
+        if broken[0] and block == "mill-key":
+            raise RuntimeError(VALUE)
+        return prefect.read(block)
+
+    # In the order of their names, the broken one first.
+    secrets = Secrets([BLOCK, other], resolve=lambda name: "", read=read)
+    with kept_fresh(secrets):
+        broken[0] = True
+        wait_for(lambda: caplog.records, what="it fails")
+        del prefect.blocks["shop-key"]
+        wait_for(lambda: secrets.value(BLOCK) == "", what="the other one is withdrawn")
+        assert secrets.value(other) == "first"
+        broken[0] = False
+        prefect.blocks["mill-key"] = "second"
+        wait_for(lambda: secrets.value(other) == "second", what="it is read again")
+    assert VALUE not in caplog.text
+    assert "RuntimeError" in caplog.text
+
+
 def test_without_blocks_nothing_is_asked() -> None:
     """A project whose secrets are all in the environment needs no Prefect."""
     prefect = Prefect()

@@ -7,22 +7,30 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi.routing import APIRoute
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.responses import PlainTextResponse
-from starlette.types import Receive, Scope, Send
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
 
+from penstock.webhook.access import FACTS
 from penstock.webhook.guard import Area, Asked, Guard, area_of, decide, is_loopback
+from penstock.webhook.metrics import Metrics
 from penstock.webhook.problems import KINDS
+from penstock.webhook.routes import HOOK, HOOK_METHODS, SINGLE
+from tests.edge import Edge
 
 TOKEN = "t0ken-of-the-operations"
+VERIFIED = frozenset({"shop"})
 UNVERIFIED = frozenset({"open"})
 HOST = (b"127.0.0.1:8484",)
+SCOPE: dict[str, Any] = {"type": "http", "method": "GET", "path": "/metrics", "client": ("127.0.0.1", 1)}
 
 
-def kind(area: Area, asked: Asked, *, loopback: bool = True, token: str = TOKEN) -> str | None:
+def kind(area: Area, asked: Asked, *, loopback: bool = True, token: str = TOKEN, proxied: bool = False) -> str | None:
     """The kind of the refusal, or None."""
-    refusal = decide(area, asked, loopback=loopback, token=token.encode())
+    refusal = decide(area, asked, loopback=loopback, token=token.encode(), proxied=proxied)
     return refusal.kind if refusal else None
 
 
@@ -52,13 +60,31 @@ def kind(area: Area, asked: Asked, *, loopback: bool = True, token: str = TOKEN)
 )
 def test_what_is_not_a_senders_is_of_the_operations(path: str, area: Area) -> None:
     """Only a source by its exact path, notifications and health are not; an own route always is."""
-    assert area_of(path, UNVERIFIED) is area
+    assert area_of("POST", path, VERIFIED, UNVERIFIED) is area
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "HEAD", "TRACE", "post"])
+def test_an_own_route_below_hooks_is_of_the_operations(method: str) -> None:
+    """Where none of our routes would answer, it is the project's; a source's own path is for its senders."""
+    assert area_of(method, "/hooks/own", VERIFIED, UNVERIFIED) is Area.OPERATIONS
+    assert area_of(method, "/hooks/shop", VERIFIED, UNVERIFIED) is Area.OPEN
+    assert area_of(method, "/hooks/open", VERIFIED, UNVERIFIED) is Area.UNVERIFIED
+    for ours in HOOK_METHODS:
+        assert area_of(ours, "/hooks/nobody", VERIFIED, UNVERIFIED) is Area.OPEN
+
+
+def test_the_methods_of_our_routes_are_those_that_are_there() -> None:
+    """No route of a project's can come before them."""
+    app = Edge([], {}).app
+    ours = [route for route in app.routes if isinstance(route, APIRoute) and route.path == HOOK]
+    assert {method for route in ours for method in route.methods or ()} == set(HOOK_METHODS)
+    assert {route.path for route in app.routes if isinstance(route, Route | APIRoute)} == {HOOK, *SINGLE}
 
 
 @given(st.text(max_size=60))
 def test_no_path_is_open_by_its_looks(path: str) -> None:
     """Whatever the path is: what is open is health, or one name below /hooks/."""
-    if area_of(path, UNVERIFIED) is Area.OPEN:
+    if area_of("POST", path, VERIFIED, UNVERIFIED) is Area.OPEN:
         assert path == "/healthz" or path.removeprefix("/hooks/") not in ("", path, "open")
         assert path.count("/") == (1 if path == "/healthz" else 2)
 
@@ -182,6 +208,48 @@ def test_a_proxy_before_loopback_does_not_open_it() -> None:
         assert kind(Area.OPERATIONS, with_token) is None
 
 
+def test_a_declared_proxy_before_loopback_closes_it() -> None:
+    """Nginx as it comes sends our own address as Host and says nothing of itself: only the settings can know."""
+    like_a_program_here = Asked(hosts=HOST, client="127.0.0.1")
+    assert kind(Area.OPERATIONS, like_a_program_here) is None
+    assert kind(Area.OPERATIONS, like_a_program_here, proxied=True) == "unverified"
+    assert kind(Area.OPERATIONS, like_a_program_here, proxied=True, token="") == "operations-off"
+    authorized = Asked(hosts=HOST, client="127.0.0.1", authorizations=(f"Bearer {TOKEN}".encode(),))
+    assert kind(Area.OPERATIONS, authorized, proxied=True) is None
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-port"),
+        *("x-forwarded-prefix", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip", "cf-ray"),
+        *("CF-Visitor", "X-Forwarded-Server", "fly-client-ip"),
+    ],
+)
+def test_whatever_a_proxy_adds_tells_of_it(header: str) -> None:
+    """Whichever of a proxy's headers there is: it is not this machine that asks."""
+    found, passed, refused = asyncio.run(_ask("/metrics", {header: "127.0.0.1"}))
+    assert (found.status_code, passed) == (401, [])
+    assert refused == [("operations", "unverified")]
+
+
+def test_a_refusal_is_counted_and_in_the_access_line() -> None:
+    """In the metrics by area and kind; the line of the log has its outcome."""
+    metrics, scope = Metrics(), {**SCOPE, "headers": [(b"host", b"rebound.example")], FACTS: {}}
+    guard = Guard(PlainTextResponse("in"), loopback=True, token="", verified=[], unverified=[], refused=metrics.guarded)
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        pass
+
+    asyncio.run(guard(scope, receive, send))
+    assert scope[FACTS] == {"outcome": "not-local"}
+    counted = 'penstock_guard_refusals_total{area="operations",outcome="not-local"} 1.0'
+    assert counted in metrics.text().decode().splitlines()
+
+
 _junk = st.lists(st.binary(max_size=40), max_size=3)
 
 
@@ -197,17 +265,25 @@ def test_rubbish_is_refused_and_never_a_crash(loopback: bool, token: str, **part
 
 async def _ask(
     path: str, headers: dict[str, str], *, client: str = "127.0.0.1", loopback: bool = True, content: bytes = b""
-) -> tuple[httpx.Response, list[str]]:
+) -> tuple[httpx.Response, list[str], list[tuple[str, str]]]:
     passed: list[str] = []
+    refused: list[tuple[str, str]] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         passed.append(scope["path"])
         await PlainTextResponse("in")(scope, receive, send)
 
-    guard = Guard(app, loopback=loopback, token=TOKEN, unverified=["open"])
+    guard = Guard(
+        app,
+        loopback=loopback,
+        token=TOKEN,
+        verified=["shop"],
+        unverified=["open"],
+        refused=lambda area, kind: refused.append((area, kind)),
+    )
     transport = httpx.ASGITransport(guard, client=(client, 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8484") as asking:
-        return await asking.post(path, headers=headers, content=content), passed
+        return await asking.post(path, headers=headers, content=content), passed, refused
 
 
 @pytest.mark.parametrize(
@@ -229,12 +305,14 @@ def test_a_refusal_is_a_problem_and_nothing_is_run(
     path: str, headers: dict[str, str], loopback: bool, status: int
 ) -> None:
     """What is refused never reaches the app, is a problem and tells nothing of the token."""
-    found, passed = asyncio.run(_ask(path, headers, loopback=loopback, content=b"body"))
+    found, passed, refused = asyncio.run(_ask(path, headers, loopback=loopback, content=b"body"))
     assert found.status_code == status
     assert bool(passed) == (status == 200)
     if status != 200:
         assert found.headers["content-type"] == "application/problem+json"
         assert found.json()["status"] == status
         assert TOKEN not in found.text
+        area = "unverified" if path.startswith("/hooks/") else "operations"
+        assert refused == [(area, found.json()["type"].rpartition(":")[2])]
     if status == 401:
         assert found.headers["www-authenticate"] == "Bearer"

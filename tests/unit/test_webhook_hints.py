@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import urllib.parse
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -20,7 +21,7 @@ from penstock.model import Via
 from penstock.testing.intake import MemoryIntake
 from penstock.webhook import app
 from penstock.webhook.app import Limits, create_app
-from penstock.webhook.hints import KEPT_PER_MINUTE, MAX_BYTES, Notifications
+from penstock.webhook.hints import KEPT_PER_MINUTE, MAX_BYTES, MOST_FAILURES, Notifications
 from penstock.webhook.problems import LINGER_BYTES
 from tests.unit.test_webhook_notifications import body, json_values, record, sns
 
@@ -316,3 +317,41 @@ def test_without_the_token_nothing_is_kept(edge: Edge, token: str) -> None:
     """A stranger's rubbish is 401 and leaves no trace in the ledger."""
     assert edge.notify(b"rubbish", token=token).status_code == 401
     assert (edge.reasons(), edge.intake.seen_calls) == ([], [])
+
+
+def test_an_intake_that_fails_on_everything_is_not_asked_for_each_key(
+    edge: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After so many failures the rest is left to the sweep, and the log has a line or two of it all."""
+
+    def refuse(keys: Any) -> None:
+        raise Terminal("no")
+
+    edge.intake.refuse_keys = refuse
+    assert edge.noted(body(*[record(f"k{n}") for n in range(1000)])) == {"failed": 1000}
+    assert len(edge.intake.seen_calls) == MOST_FAILURES
+    assert len(caplog.records) == 2
+
+
+def test_the_few_that_fail_are_found_among_many(edge: Edge) -> None:
+    """Each of the others is taken, in the order in which they changed, with few questions."""
+
+    def refuse(keys: Any) -> None:
+        if not {"k17", "k940"}.isdisjoint(keys):
+            raise Terminal("no")
+
+    edge.intake.refuse_keys = refuse
+    assert edge.noted(body(*[record(f"k{n}") for n in range(1000)])) == {"seen": 998, "failed": 2}
+    taken = [keys for _, keys, _ in edge.intake.seen_calls if {"k17", "k940"}.isdisjoint(keys)]
+    assert [key for keys in taken for key in keys] == [f"k{n}" for n in range(1000) if n not in (17, 940)]
+    assert len(edge.intake.seen_calls) < 50
+
+
+def test_a_key_in_the_log_is_escaped(edge: Edge, caplog: pytest.LogCaptureFixture) -> None:
+    """Newlines, control sequences and what turns text around are shown, and do nothing."""
+    key = "a\x1b[31m\r\nb\u202e.csv"
+    edge.intake.skip_keys[key] = StoreUnavailable("not now")
+    assert edge.noted(body(record(urllib.parse.quote(key)))) == {"failed": 1}
+    [line] = [record.getMessage() for record in caplog.records]
+    assert line.isprintable()
+    assert "x1b" in line

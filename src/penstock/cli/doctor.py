@@ -114,8 +114,8 @@ def _webhook(settings: Settings) -> str:
         return f"{where}; readiness, metrics and own routes are for this machine"
     if not settings.api_token.get_secret_value():
         raise PenstockError(
-            f"{where}: readiness, metrics and own routes answer nobody that comes from elsewhere: set PENSTOCK_API_TOKEN, "
-            "or `penstock up` makes one"
+            f"{where}: readiness, metrics and own routes answer nobody that comes from elsewhere: set "
+            "PENSTOCK_API_TOKEN, or `penstock up` makes one"
         )
     return f"{where}; readiness, metrics and own routes ask for PENSTOCK_API_TOKEN"
 

@@ -33,8 +33,11 @@ WORKERS_SECONDS = 33.0
 @click.option("--socket", "descriptor", type=int, hidden=True)
 @click.option("--leash", type=int, hidden=True)
 @click.option("--metrics", "shared_metrics", type=click.Path(path_type=Path), hidden=True)
+@click.option("--number", type=int, default=0, hidden=True)
 @click.pass_obj
-def serve(project_dir: Path, descriptor: int | None, leash: int | None, shared_metrics: Path | None) -> None:
+def serve(
+    project_dir: Path, descriptor: int | None, leash: int | None, shared_metrics: Path | None, number: int
+) -> None:
     """Run the webhook on PENSTOCK_HOST:PENSTOCK_PORT, in PENSTOCK_WEBHOOK_WORKERS processes."""
     from penstock.cli.workers import end_with_parent
     from penstock.webhook.serve import inherited, listen
@@ -44,11 +47,11 @@ def serve(project_dir: Path, descriptor: int | None, leash: int | None, shared_m
     if leash is not None:
         end_with_parent(leash)
     if descriptor is not None:
-        _serve(settings, inherited(descriptor), shared_metrics)
+        _serve(settings, inherited(descriptor), shared_metrics, number)
     elif settings.webhook_workers > 1:
         _serve_in_several(settings, listen(settings.host, settings.port))
     else:
-        _serve(settings, listen(settings.host, settings.port), None)
+        _serve(settings, listen(settings.host, settings.port))
 
 
 def _serve_in_several(settings: Settings, bound: socket.socket) -> None:
@@ -69,7 +72,7 @@ def _serve_in_several(settings: Settings, bound: socket.socket) -> None:
     sys.exit(workers.run(stop))
 
 
-def _serve(settings: Settings, bound: socket.socket, shared_metrics: Path | None) -> None:
+def _serve(settings: Settings, bound: socket.socket, shared_metrics: Path | None = None, number: int = 0) -> None:
     from starlette.types import ASGIApp
     from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -94,12 +97,12 @@ def _serve(settings: Settings, bound: socket.socket, shared_metrics: Path | None
     loopback, token = is_loopback(settings.host), settings.api_token.get_secret_value()
     if not token and (not loopback or settings.proxies):
         log.warning(
-            "readiness, metrics and own routes answer nobody, for the webhook listens on %s and is asked from elsewhere: "
-            "set PENSTOCK_API_TOKEN and send it as a bearer token",
+            "readiness, metrics and own routes answer nobody, for the webhook listens on %s and is asked from "
+            "elsewhere: set PENSTOCK_API_TOKEN and send it as a bearer token",
             settings.host,
         )
 
-    metrics = Metrics(shared_metrics)
+    metrics = Metrics(shared_metrics, number)
 
     def around(app: ASGIApp) -> ASGIApp:
         guarded = Guard(

@@ -34,6 +34,7 @@ _SETTLED_SECONDS = 10.0
 
 @dataclass(kw_only=True)
 class _Worker:
+    number: int = 0
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     failures: int = 0
@@ -42,7 +43,7 @@ class _Worker:
 
 @dataclass(kw_only=True)
 class Workers:
-    """`count` processes of `argv`, which gets the socket, the leash and the folder of metrics as options.
+    """`count` processes of `argv`, which gets the socket, the leash, the folder of metrics and its number as options.
 
     One that does not end within `grace_seconds` of SIGTERM is killed.
     """
@@ -63,7 +64,7 @@ class Workers:
         leash, hand = os.pipe()
         code = 0
         try:
-            self._workers = [_Worker() for _ in range(self.count)]
+            self._workers = [_Worker(number=number) for number in range(self.count)]
             while not stop.is_set() and code == 0:
                 code = max(self._look(worker, leash) for worker in self._workers)
                 stop.wait(_LOOK_SECONDS)
@@ -81,8 +82,8 @@ class Workers:
             code = worker.process.poll()
             if code is None:
                 return 0
-            # Its counters stay, or the sums would fall; what it had waiting is gone.
-            mark_process_dead(worker.process.pid, path=str(self.metrics))  # type: ignore[no-untyped-call]
+            # Its counters stay, and who comes after it goes on with them; what it had waiting is gone.
+            mark_process_dead(worker.number, path=str(self.metrics))  # type: ignore[no-untyped-call]
             settled = now - worker.started > _SETTLED_SECONDS
             worker.failures = 1 if settled else worker.failures + 1
             pause = 0.0 if worker.failures == 1 else min(2.0 ** (worker.failures - 2), _LONGEST_PAUSE)
@@ -91,13 +92,14 @@ class Workers:
             if code == _USAGE and not settled:
                 return code
         if now >= worker.start_at:
-            worker.process, worker.started = self._spawn(leash), now
+            worker.process, worker.started = self._spawn(worker.number, leash), now
         return 0
 
-    def _spawn(self, leash: int) -> subprocess.Popen[bytes]:
+    def _spawn(self, number: int, leash: int) -> subprocess.Popen[bytes]:
         shared = self.bound.fileno()
+        options = {"socket": shared, "leash": leash, "metrics": self.metrics, "number": number}
         return subprocess.Popen(
-            [*self.argv, "--socket", str(shared), "--leash", str(leash), "--metrics", str(self.metrics)],
+            [*self.argv, *(part for name, value in options.items() for part in (f"--{name}", str(value)))],
             # Read when prometheus_client is imported; nothing of ours looks at it.
             env={**self.env, "PROMETHEUS_MULTIPROC_DIR": str(self.metrics)},
             stdin=subprocess.DEVNULL,

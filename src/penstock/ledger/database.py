@@ -4,6 +4,8 @@ SQLite runs in WAL mode with `synchronous=FULL`, and a writing transaction begin
 and a power cut as far as the disk keeps its word. `clock` is the ledger's clock, by which leases expire: the machine's,
 or that of the PostgreSQL server, which all machines share.
 
+Errors of the database end in logs, and so tell nothing of the rows, which hold what people sent.
+
 On PostgreSQL a writing transaction begins with an advisory lock, which is IMMEDIATE's equal: READ COMMITTED alone would
 let an arrival see the live lease that is being let go of at that moment, and each believe that the other wakes the next
 run. So one transaction writes at a time there too; what is written is small, and many readers read meanwhile.
@@ -21,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import filelock
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
@@ -72,7 +74,7 @@ class Database:
 
     def _make_engine(self, *, migrating: bool = False) -> Engine:
         if self.is_sqlite:
-            engine = create_engine(self.url)
+            engine = create_engine(self.url, hide_parameters=True)
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
             return engine
@@ -93,11 +95,12 @@ class Database:
 
         limits = postgres.CONNECT_ARGUMENTS
         if migrating:
-            engine = create_engine(self.url, poolclass=NullPool, connect_args=limits)
+            engine = create_engine(self.url, poolclass=NullPool, connect_args=limits, hide_parameters=True)
         else:
-            engine = create_engine(self.url, pool_pre_ping=True, connect_args=limits)
+            engine = create_engine(self.url, pool_pre_ping=True, connect_args=limits, hide_parameters=True)
         event.listen(engine, "connect", prepare)
         event.listen(engine, "begin", self._begin_postgres)
+        event.listen(engine, "handle_error", _hide_rows)
         return engine
 
     def clock(self) -> datetime:
@@ -217,6 +220,13 @@ def _translated() -> Iterator[None]:
 
 def _one_line(error: DBAPIError) -> str:
     return " ".join(str(error.orig).split())
+
+
+def _hide_rows(context: ExceptionContext) -> None:
+    """PostgreSQL tells the row that breaks a rule, in the lines after an error's first."""
+    for error in (context.original_exception, context.sqlalchemy_exception):
+        if error is not None:
+            error.args = tuple(part.partition("\n")[0] if isinstance(part, str) else part for part in error.args)
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import and_, delete, insert, select
 
 from penstock.ledger.database import Database
 from penstock.ledger.tables import rejections
 
-# Of each source the newest so many, whatever comes: a flood must not fill the disk.
+# Of each source the newest so many, whatever comes: a flood must not fill the disk. Of what was not verified, which
+# anybody can send, as many apart from the others: it must not push those out either.
 MOST_OF_SOURCE = 1000
+UNVERIFIED = "unverified"
 _EXPIRE = 200
 _BUT_BODY = [column for column in rejections.c if column.name != "body"]
 
@@ -50,19 +52,21 @@ class Rejections:
         self._database = database
 
     def keep(self, found: Sequence[tuple[Rejected, datetime]]) -> None:
-        """Keep each until its moment. What a source has more than `MOST_OF_SOURCE` goes, the oldest first."""
+        """Keep each until its moment.
+
+        What a source has more than `MOST_OF_SOURCE`, verified or not, goes, the oldest first.
+        """
         if not found:
             return
         with self._database.write() as connection:
             connection.execute(insert(rejections), [_row(rejected, expires_at) for rejected, expires_at in found])
-            for source in sorted({rejected.source for rejected, _ in found}):
-                query = select(rejections.c.id).where(rejections.c.source == source)
-                newest = query.order_by(rejections.c.id.desc())
+            for source, verified in sorted({(one.source, one.kind != UNVERIFIED) for one, _ in found}):
+                kind = rejections.c.kind
+                part = and_(rejections.c.source == source, kind != UNVERIFIED if verified else kind == UNVERIFIED)
+                newest = select(rejections.c.id).where(part).order_by(rejections.c.id.desc())
                 too_many = connection.execute(newest.offset(MOST_OF_SOURCE).limit(1)).scalar()
                 if too_many is not None:
-                    connection.execute(
-                        delete(rejections).where(rejections.c.source == source, rejections.c.id <= too_many)
-                    )
+                    connection.execute(delete(rejections).where(part, rejections.c.id <= too_many))
 
     def expire(self) -> int:
         """Forget a bounded number of those whose time is over, whatever the project declares now; returns how many."""

@@ -19,6 +19,8 @@ from typing import IO
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from penstock.webhook.routes import HOOK, HOOKS, SINGLE
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # Where a request's id and what its route tells of it stand in the ASGI scope.
@@ -39,8 +41,6 @@ SECURITY_HEADERS: Sequence[tuple[bytes, bytes]] = (
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _ID_HEADER = b"x-request-id"
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
-_ROUTES = frozenset(("/healthz", "/readyz", "/metrics", "/openapi.json", "/notifications/s3"))
-_HOOKS = "/hooks/"
 # Lines that wait for a slow reader of the log. What comes beyond is dropped and counted: a log may not stop the edge.
 _LINES_WAITING = 10_000
 _LAST_SECONDS = 2.0
@@ -154,10 +154,10 @@ def line(scope: Scope, counted: _Counted, sources: Collection[str], *, began: da
 def route_of(scope: Scope, sources: Collection[str]) -> str:
     """Where the request went, by a closed set of names."""
     path: str = scope["path"]
-    if path.startswith(_HOOKS):
-        name = path[len(_HOOKS) :]
-        return f"{_HOOKS}{name}" if name in sources else "/hooks/{source}"
-    if path in _ROUTES:
+    if path.startswith(HOOKS):
+        name = path[len(HOOKS) :]
+        return f"{HOOKS}{name}" if name in sources else HOOK
+    if path in SINGLE:
         return path
     # An own route of the project, as it is declared.
     declared = getattr(scope.get("route"), "path", None)

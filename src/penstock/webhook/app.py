@@ -27,6 +27,7 @@ from penstock.webhook.ports import Intake
 from penstock.webhook.problems import Problem, documented, install
 from penstock.webhook.rates import Rates
 from penstock.webhook.rejected import Rejected
+from penstock.webhook.routes import HOOK, NOTIFICATIONS
 from penstock.webhook.verify import sender_headers
 
 
@@ -180,7 +181,7 @@ def _add_hooks(app: FastAPI, taking: Hooks, sources: Sequence[Source]) -> None:
         return await taking.take(request, request.path_params["source"])
 
     app.router.add_api_route(
-        "/hooks/{source}",
+        HOOK,
         hook,
         methods=["POST"],
         status_code=202,
@@ -211,7 +212,7 @@ def _add_hooks(app: FastAPI, taking: Hooks, sources: Sequence[Source]) -> None:
         ("OPTIONS", permission, {}),
     ):
         app.router.add_api_route(
-            "/hooks/{source}",
+            HOOK,
             endpoint,
             methods=[method],
             response_class=Response,
@@ -230,7 +231,7 @@ def _add_notifications(app: FastAPI, noting: Notifications) -> None:
         return await noting.take(request)
 
     app.add_api_route(
-        "/notifications/s3",
+        NOTIFICATIONS,
         notification,
         methods=["POST"],
         response_description="The notification was read",

@@ -6,9 +6,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from penstock.webhook.problems import answer, try_later
-
-# Whoever watches whether the process lives must not end it because it has much to do.
-_ALWAYS = "/healthz"
+from penstock.webhook.routes import HEALTH
 
 
 class Crowd:
@@ -21,7 +19,8 @@ class Crowd:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer it."""
-        if scope["type"] != "http" or scope["path"] == _ALWAYS:
+        # Whoever watches whether the process lives must not end it because it has much to do.
+        if scope["type"] != "http" or scope["path"] == HEALTH:
             await self._app(scope, receive, send)
             return
         if self._there >= self._most:

@@ -7,30 +7,32 @@ Elsewhere a token is asked for.
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from enum import Enum
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from penstock.webhook.access import FACTS
+from penstock.webhook.authorization import is_authorized
 from penstock.webhook.problems import Refusal, answer
+from penstock.webhook.routes import HEALTH, HOOK_METHODS, HOOKS, NOTIFICATIONS
 
 NOT_LOCAL = "not-local"
 OPERATIONS_OFF = "operations-off"
 # What the routes of the operations may be refused with, for the OpenAPI document.
 REFUSALS = ("unverified", NOT_LOCAL, OPERATIONS_OFF)
 
-_HOOKS = "/hooks/"
-_NOTIFICATIONS = "/notifications/s3"
-_HEALTH = "/healthz"
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::[0-9]{1,5})?")
 _ORIGIN = re.compile(r"https?://(.+)")
-# A proxy that stands before the edge says so by one of these: then it is not this machine that asks.
-_FORWARDED = frozenset((b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip"))
+# A proxy that stands before the edge may say so by one of these: then it is not this machine that asks. nginx as it
+# comes says nothing at all, so that this is no proof of the contrary.
+_FORWARDED = re.compile(
+    rb"forwarded|via|x-forwarded(-.*)?|x-real-ip|x-client-ip|true-client-ip|cf-.*|fly-.*", re.DOTALL
+)
 
 
 class Area(Enum):
@@ -58,29 +60,37 @@ class Asked:
     client: str = ""
 
 
-def area_of(path: str, unverified: Collection[str]) -> Area:
-    """What `path` belongs to. `unverified` are the names of sources that verify nothing."""
-    if path.startswith(_HOOKS):
-        name = path[len(_HOOKS) :]
+def area_of(method: str, path: str, verified: Collection[str], unverified: Collection[str]) -> Area:
+    """What a request is for. `verified` are the names of sources that verify their senders, `unverified` of the others.
+
+    Where a name is no source's, our own routes answer that there is none; what else is there is the project's own.
+    """
+    if path.startswith(HOOKS):
+        name = path[len(HOOKS) :]
         if name in unverified:
             return Area.UNVERIFIED
-        return Area.OPEN if name and "/" not in name else Area.OPERATIONS
-    if path == _NOTIFICATIONS:
+        undeclared = bool(name) and "/" not in name and method in HOOK_METHODS
+        return Area.OPEN if name in verified or undeclared else Area.OPERATIONS
+    if path == NOTIFICATIONS:
         return Area.NOTIFICATIONS
-    return Area.OPEN if path == _HEALTH else Area.OPERATIONS
+    return Area.OPEN if path == HEALTH else Area.OPERATIONS
 
 
-def decide(area: Area, asked: Asked, *, loopback: bool, token: bytes) -> Refusal | None:
-    """Why the request is refused, or None. `loopback` is whether the server listens on this machine only."""
+def decide(area: Area, asked: Asked, *, loopback: bool, token: bytes, proxied: bool = False) -> Refusal | None:
+    """Why the request is refused, or None.
+
+    `loopback` is whether the server listens on this machine only, `proxied` whether a proxy is declared: what comes
+    from this machine may then come from anywhere.
+    """
     if area is Area.OPEN:
         return None
     if area is not Area.OPERATIONS:
         if not loopback or _of_no_page(asked, host_too=area is Area.UNVERIFIED):
             return None
         return _not_local()
-    if token and any(_is_token(given, token) for given in asked.authorizations):
+    if token and any(is_authorized(given, "bearer", token) for given in asked.authorizations):
         return None
-    if not loopback or asked.forwarded or not is_loopback(asked.client):
+    if not loopback or proxied or asked.forwarded or not is_loopback(asked.client):
         return _token_needed() if token else _off()
     return None if _of_no_page(asked, host_too=True) else _not_local()
 
@@ -96,21 +106,36 @@ def is_loopback(name: str) -> bool:
 
 
 class Guard:
-    """Refuses what `decide` refuses, before anything of the request is read."""
+    """Refuses what `decide` refuses, before anything of the request is read; `refused` is told of what, and why."""
 
-    def __init__(self, app: ASGIApp, *, loopback: bool, token: str, unverified: Iterable[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        loopback: bool,
+        token: str,
+        verified: Iterable[str],
+        unverified: Iterable[str],
+        proxied: bool = False,
+        refused: Callable[[str, str], None] = lambda area, kind: None,
+    ) -> None:
         self._app = app
         self._loopback = loopback
+        self._proxied = proxied
         self._token = token.encode()
+        self._verified = frozenset(verified)
         self._unverified = frozenset(unverified)
+        self._refused = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer with a problem."""
         if scope["type"] == "http":
-            area = area_of(scope["path"], self._unverified)
+            area = area_of(scope["method"], scope["path"], self._verified, self._unverified)
             if area is not Area.OPEN:
-                refusal = decide(area, _asked(scope), loopback=self._loopback, token=self._token)
+                refusal = decide(area, _asked(scope), loopback=self._loopback, token=self._token, proxied=self._proxied)
                 if refusal is not None:
+                    self._refused(area.value, refusal.kind)
+                    scope.setdefault(FACTS, {})["outcome"] = refusal.kind
                     await answer(Request(scope), refusal)(scope, receive, send)
                     return
         await self._app(scope, receive, send)
@@ -126,7 +151,7 @@ def _asked(scope: Scope) -> Asked:
         origins=headers.get(b"origin", ()),
         sites=headers.get(b"sec-fetch-site", ()),
         authorizations=headers.get(b"authorization", ()),
-        forwarded=not _FORWARDED.isdisjoint(headers),
+        forwarded=any(_FORWARDED.fullmatch(name) for name in headers),
         client=client[0] if client else "",
     )
 
@@ -149,12 +174,6 @@ def _is_own_origin(raw: bytes) -> bool:
 def _is_own_authority(raw: bytes) -> bool:
     found = _AUTHORITY.fullmatch(raw.decode("latin-1"))
     return found is not None and is_loopback(found[1].strip("[]"))
-
-
-def _is_token(given: bytes, token: bytes) -> bool:
-    scheme, _, value = given.partition(b" ")
-    same = hmac.compare_digest(value.strip(), token)
-    return scheme.lower() == b"bearer" and same
 
 
 def _not_local() -> Refusal:

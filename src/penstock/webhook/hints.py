@@ -6,9 +6,7 @@ and keeps all that came after it waiting behind it. What cannot be used goes to 
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import hmac
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -24,10 +22,11 @@ from starlette.types import Message, Receive
 from penstock.errors import PenstockError, Transient
 from penstock.model import RESERVED_PREFIX, Via
 from penstock.notifications import EXCERPT_BYTES, Hints, Unusable, parse
+from penstock.webhook.authorization import is_authorized
 from penstock.webhook.bodies import Memory, read_body
 from penstock.webhook.metrics import Metrics
 from penstock.webhook.ports import Intake
-from penstock.webhook.problems import KINDS, LINGER_BYTES, LINGER_SECONDS, Refusal, try_later
+from penstock.webhook.problems import KINDS, Refusal, discard, try_later
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +34,8 @@ _USER = b"penstock"
 MAX_BYTES = 1_000_000
 # What each process keeps of what cannot be used; beyond that it is counted, so that a flood does not fill the ledger.
 KEPT_PER_MINUTE = 10
+# How often the intake is asked again for parts of one notification that it fails on.
+MOST_FAILURES = 50
 # Hints may not take the threads that deliveries need.
 _THREADS = 4
 _MINUTE = 60.0
@@ -79,6 +80,7 @@ class Notifications:
     ) -> None:
         self._intake = intake
         self._token = token.encode()
+        self._basic = base64.b64encode(_USER + b":" + self._token)
         self._buckets = frozenset(buckets)
         self._memory = memory
         self._metrics = metrics
@@ -102,10 +104,9 @@ class Notifications:
     def _authenticate(self, request: Request) -> None:
         if not self._token:
             raise Refusal("notifications-off", "Set PENSTOCK_NOTIFY_TOKEN to turn them on.")
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        given = request.headers.get("authorization", "").encode("latin-1")
         # Amazon SNS can send no bearer token, but the user and password of its endpoint's URL.
-        wanted = {"bearer": self._token, "basic": base64.b64encode(_USER + b":" + self._token)}.get(scheme.lower())
-        if wanted is None or not hmac.compare_digest(given.strip().encode(), wanted):
+        if not is_authorized(given, "bearer", self._token) and not is_authorized(given, "basic", self._basic):
             raise Refusal("unverified", "A bearer token is needed.", {"WWW-Authenticate": "Bearer"})
 
     async def _read(self, request: Request) -> tuple[str, Hints]:
@@ -118,7 +119,7 @@ class Notifications:
             except Refusal as refusal:
                 if KINDS[refusal.kind][0] == 503:
                     raise
-                await _discard(watched.receive)
+                await discard(watched.receive)
                 return refusal.kind, _unreadable(refusal, bytes(begun))
             return "noted", await anyio.to_thread.run_sync(parse, body, limiter=self._limiter)
 
@@ -213,20 +214,6 @@ def _watching(receive: Receive, begun: bytearray) -> Receive:
     return watch
 
 
-async def _discard(receive: Receive) -> None:
-    """Read on to the body's end, within bounds: who still sends does not read an answer."""
-    discarded = 0
-    try:
-        async with asyncio.timeout(LINGER_SECONDS):
-            while discarded < LINGER_BYTES:
-                message = await receive()
-                discarded += len(message.get("body", b""))
-                if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                    return
-    except TimeoutError:
-        return
-
-
 def _unreadable(refusal: Refusal, begun: bytes) -> Hints:
     if refusal.kind == "cut-off":  # the sender had no answer, and sends it again
         return Hints(unusable=1)
@@ -237,19 +224,33 @@ def _unreadable(refusal: Refusal, begun: bytes) -> Hints:
 def _note(take: _Take, bucket: str, keys: Sequence[str]) -> int:
     """How many keys the intake did not take.
 
-    A key that fails alone is not asked for again: the store would send it, and all behind it, for ever.
+    A key that fails alone is not asked for again: the store would send it, and all behind it, for ever. It is looked
+    for by halves, and not for ever: what is not tried after `MOST_FAILURES` is left to the sweep.
     """
-    skipped: list[str] = []
-
-    def skip(key: str, error: PenstockError) -> None:
-        log.warning("the hint for %r is left to the sweep: %s", key, error)
-        skipped.append(key)
-
-    try:
-        take(bucket, keys, Via.NOTIFICATION, skip=skip)
-    except Transient as error:
-        raise try_later("unavailable", "The hints are not taken; send them again.") from error
-    except Exception:
-        log.warning("%d hints of bucket %s failed", len(keys), bucket, exc_info=True)
-        return 1 if len(keys) == 1 else sum(_note(take, bucket, [key]) for key in keys)
-    return len(skipped)
+    parts, lost, failures = [keys], 0, 0
+    while parts:
+        part = parts.pop()
+        if failures >= MOST_FAILURES:
+            lost += len(part)
+            continue
+        skipped: dict[str, PenstockError] = {}
+        try:
+            take(bucket, part, Via.NOTIFICATION, skip=skipped.__setitem__)
+        except Transient as error:
+            raise try_later("unavailable", "The hints are not taken; send them again.") from error
+        except Exception:
+            failures += 1
+            if failures == 1:
+                log.warning("%d hints of bucket %s failed", len(part), bucket, exc_info=True)
+            half = len(part) // 2
+            if half:
+                parts += [part[half:], part[:half]]
+            else:
+                lost += 1
+        else:
+            lost += len(skipped)
+            for key, why in list(skipped.items())[:1]:
+                log.warning("%d hints are left to the sweep, the first for %r: %s", len(skipped), key, why)
+    if failures >= MOST_FAILURES:
+        log.warning("%d hints of bucket %s are left to the sweep", lost, bucket)
+    return lost

@@ -277,7 +277,7 @@ class Hooks:
         if further.dropped and source.name not in self._complained:
             self._complained.add(source.name)
             log.warning(
-                "%s: %d further events of delivery %s cannot be made: something in them is undefined, too long or "
+                "%s: %d further events of delivery %r cannot be made: something in them is undefined, too long or "
                 "not to be sent. Others like it are not told of again",
                 source.name,
                 further.dropped,

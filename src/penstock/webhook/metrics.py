@@ -1,7 +1,8 @@
 """The edge's Prometheus metrics, in a registry of their own. Labels are declared names and closed sets only.
 
 Several workers keep theirs in files of one folder, which any of them adds up for a scrape. prometheus_client does so
-when it is imported while PROMETHEUS_MULTIPROC_DIR names that folder; `cli.workers` sets it for the processes it starts.
+in the folder that PROMETHEUS_MULTIPROC_DIR names; `cli.workers` sets it for the processes it starts. The files are
+named by the workers' numbers: one that is started again goes on with its counts, and adds no files.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector
 
 UNKNOWN_SOURCE = "(unknown)"
@@ -19,9 +20,14 @@ _GROUP = (1, 2, 5, 10, 25, 50, 100, 250, 500)
 
 
 class Metrics:
-    """`outcome` is `accepted`, `duplicate`, `error` or a problem's kind. `shared` is the folder of several workers."""
+    """`outcome` is `accepted`, `duplicate`, `error` or a problem's kind.
 
-    def __init__(self, shared: Path | None = None) -> None:
+    `shared` is the folder of several workers, of whom no two that live have the same `number`.
+    """
+
+    def __init__(self, shared: Path | None = None, number: int = 0) -> None:
+        if shared is not None:
+            values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
         self._shared = shared
         self.registry = CollectorRegistry()
         self._requests = Counter(
@@ -46,6 +52,12 @@ class Metrics:
         self._hints = Counter("penstock_notification_hints", "Keys they named", ["outcome"], registry=self.registry)
         self._missed = Counter(
             "penstock_rejected_missed", "Refused requests that were not kept", ["source", "why"], registry=self.registry
+        )
+        self._guarded = Counter(
+            "penstock_guard_refusals",
+            "Requests that came from where they may not",
+            ["area", "outcome"],
+            registry=self.registry,
         )
         # A child is looked up once: the edge counts each request, and a look-up takes a lock.
         self._answered = cache(self._requests.labels)
@@ -82,6 +94,10 @@ class Metrics:
     def rejected_missed(self, source: str, why: str) -> None:
         """A refused request was not kept, for one of the reasons of `rejected.Missed`. `source` is a declared name."""
         self._missed.labels(source, why).inc()
+
+    def guarded(self, area: str, outcome: str) -> None:
+        """The guard refused a request for one of its areas, as a problem's kind."""
+        self._guarded.labels(area, outcome).inc()
 
     def group(self, size: int) -> None:
         """A group of `size` deliveries went to the intake."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,13 +14,33 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from penstock.errors import LedgerUnavailable, StoreUnavailable, Transient
+from penstock.errors import (
+    LedgerUnavailable,
+    NotMigrated,
+    ObjectMissing,
+    PenstockError,
+    Refused,
+    SettingsError,
+    StoreUnavailable,
+)
 from penstock.webhook.guard import REFUSALS
 from penstock.webhook.metrics import Metrics
 from penstock.webhook.ports import Intake
 from penstock.webhook.problems import documented, try_later
+from penstock.webhook.routes import HEALTH, METRICS, READINESS
 
-_PARTS: Mapping[type[Transient], str] = {StoreUnavailable: "object store", LedgerUnavailable: "ledger"}
+log = logging.getLogger(__name__)
+
+# What is said, in words of our own: the error's may hold addresses and names. They are in the log.
+_SAID: Mapping[type[PenstockError], str] = {
+    StoreUnavailable: "The object store does not answer.",
+    ObjectMissing: "The landing bucket is not there.",
+    SettingsError: "The object store does not take our keys.",
+    Refused: "The object store refuses the landing bucket.",
+    LedgerUnavailable: "The ledger does not answer.",
+    NotMigrated: "The ledger has another revision.",
+}
+_TELL_SECONDS = 60.0
 _METRICS_MEDIA_TYPE = "text/plain"
 # The scheme is declared with the others, in `app`; on loopback nothing is asked for.
 _SECURED: dict[str, Any] = {"security": [{}, {"operations": []}]}
@@ -34,21 +55,26 @@ class Health(BaseModel):
 def add_operations(app: FastAPI, intake: Intake, metrics: Metrics, check_seconds: float) -> None:
     """Give `app` /healthz, /readyz and /metrics. A readiness check may take `check_seconds`."""
     checking = CapacityLimiter(2)
+    told: dict[str, float] = {}
 
     async def healthz() -> Health:
         """The process is up."""
         return Health(status="up")
 
     async def readyz() -> Health:
-        """Store and ledger answer."""
+        """The landing bucket is there for our keys, and the ledger answers."""
         try:
             async with asyncio.timeout(check_seconds):
                 await anyio.to_thread.run_sync(intake.check, limiter=checking, abandon_on_cancel=True)
         except TimeoutError:
             raise try_later("not-ready", f"Store and ledger did not answer in {check_seconds:g} seconds.") from None
-        except Transient as error:
-            part = next((name for kind, name in _PARTS.items() if isinstance(error, kind)), "way in")
-            raise try_later("not-ready", f"The {part} does not answer.") from error
+        except PenstockError as error:
+            said = next((words for kind, words in _SAID.items() if isinstance(error, kind)), "The way in is closed.")
+            now = asyncio.get_running_loop().time()
+            if now - told.get(said, -_TELL_SECONDS) >= _TELL_SECONDS:
+                told[said] = now
+                log.warning("not ready: %s", error)
+            raise try_later("not-ready", said) from error
         return Health(status="ready")
 
     async def scrape() -> Response:
@@ -56,12 +82,12 @@ def add_operations(app: FastAPI, intake: Intake, metrics: Metrics, check_seconds
         text = await anyio.to_thread.run_sync(metrics.text)
         return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    app.add_api_route("/healthz", healthz, methods=["GET"], responses=documented())
+    app.add_api_route(HEALTH, healthz, methods=["GET"], responses=documented())
     app.add_api_route(
-        "/readyz", readyz, methods=["GET"], responses=documented("not-ready", *REFUSALS), openapi_extra=_SECURED
+        READINESS, readyz, methods=["GET"], responses=documented("not-ready", *REFUSALS), openapi_extra=_SECURED
     )
     app.add_api_route(
-        "/metrics",
+        METRICS,
         scrape,
         methods=["GET"],
         response_class=Response,

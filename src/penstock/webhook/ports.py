@@ -41,5 +41,5 @@ class Intake(Protocol):
         ...
 
     def check(self) -> None:
-        """Return when store and ledger answer. Raises Transient (StoreUnavailable, LedgerUnavailable) otherwise."""
+        """Return when deliveries can be accepted: the bucket is there and the ledger answers. Else PenstockError."""
         ...

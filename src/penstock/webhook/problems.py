@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -129,21 +130,20 @@ class _LastResponse(_ProblemResponse):
             await send({**message, "more_body": True} if message["type"] == "http.response.body" else message)
 
         await super().__call__(scope, receive, send_open)
-        try:
-            async with asyncio.timeout(LINGER_SECONDS):
-                await _discard(receive)
-        except TimeoutError:
-            pass
+        await discard(receive)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _discard(receive: Receive) -> None:
+async def discard(receive: Receive) -> None:
+    """Read on to the body's end, within bounds: who still sends does not read an answer."""
     discarded = 0
-    while discarded < LINGER_BYTES:
-        message = await receive()
-        if message["type"] == "http.disconnect" or not message.get("more_body"):
-            return
-        discarded += len(message.get("body", b""))
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            while discarded < LINGER_BYTES:
+                message = await receive()
+                if message["type"] == "http.disconnect" or not message.get("more_body"):
+                    return
+                discarded += len(message.get("body", b""))
 
 
 def _type(kind: str) -> str:

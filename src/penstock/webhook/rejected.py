@@ -2,7 +2,8 @@
 
 Whoever can reach the edge decides how much is refused. So there are bounds in numbers: of a source `PER_MINUTE`
 requests in each process and `ledger.rejections.MOST_OF_SOURCE` altogether, of each `BODY_BYTES` of the body and
-`HEADER_CHARACTERS` of the headers, which is 120 MB a source at most. What is beyond them is counted and not kept.
+`HEADER_CHARACTERS` of the headers. What is not verified has both bounds for itself, so that nobody's rubbish takes the
+place of what a sender did wrong; that is 240 MB a source at most. What is beyond them is counted and not kept.
 
 A body is kept as it came, which may hold what its sender would keep secret: a source that does not say
 `keep_rejected_days` keeps nothing.
@@ -20,7 +21,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Literal
 
-from penstock.ledger.rejections import Rejected
+from penstock.ledger.rejections import UNVERIFIED, Rejected
 from penstock.sources import Source
 from penstock.verification import Verification
 from penstock.webhook.verify import sender_headers
@@ -39,7 +40,7 @@ KEPT_KINDS = frozenset(
         "empty-body",
         "too-large",
         "unparseable",
-        "unverified",
+        UNVERIFIED,
     }
 )
 REDACTED = "(redacted)"
@@ -156,7 +157,10 @@ class Keeper:
         self._per_minute = per_minute
         self._expire_seconds = expire_seconds
         self._monotonic = monotonic
-        self._left = dict.fromkeys(self._days, (float(per_minute), monotonic()))
+        # By source, and whether its sender was verified.
+        self._left = {
+            (source, verified): (float(per_minute), monotonic()) for source in self._days for verified in (True, False)
+        }
         self._lock = threading.Lock()
         self._waiting: queue.Queue[Rejected | None] = queue.Queue(maxsize=waiting)
         self._stopped = threading.Event()
@@ -167,7 +171,7 @@ class Keeper:
         try:
             if rejected.source not in self._days or self._stopped.is_set() or rejected.kind not in KEPT_KINDS:
                 return
-            if not self._may(rejected.source):
+            if not self._may(rejected.source, rejected.kind != UNVERIFIED):
                 self._missed(rejected.source, "rate")
                 return
             try:
@@ -190,14 +194,15 @@ class Keeper:
         if self._thread is not None:
             self._thread.join(_CLOSE_SECONDS)
 
-    def _may(self, source: str) -> bool:
+    def _may(self, source: str, verified: bool) -> bool:
         """Whether the source has one of its minute's left, which comes back bit by bit."""
+        part = source, verified
         with self._lock:
-            left, then = self._left[source]
+            left, then = self._left[part]
             now = self._monotonic()
             left = min(float(self._per_minute), left + (now - then) * self._per_minute / 60)
             allowed = left >= 1
-            self._left[source] = (left - allowed, now)
+            self._left[part] = (left - allowed, now)
             return allowed
 
     def _run(self) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 
 import httpx
 
-from penstock.errors import PrefectUnavailable
+from penstock.errors import PenstockError, PrefectUnavailable
 from penstock.settings import Settings
 from penstock.sources import Source
 from penstock.verification import PREFECT
@@ -53,9 +53,11 @@ class Secrets:
             block = name.removeprefix(PREFECT)
             try:
                 self._values[name] = self._read(block)
-            except PrefectUnavailable as error:
+            except Exception as error:  # whatever it is: reading goes on, or a withdrawn block stays in force for ever
                 if name not in self._silent:
-                    log.warning("the Secret block %s cannot be read, what it held stays in force: %s", block, error)
+                    # The words of others may hold what was read.
+                    why = error if isinstance(error, PenstockError) else type(error).__name__
+                    log.warning("the Secret block %s cannot be read, what it held stays in force: %s", block, why)
                 self._silent.add(name)
             else:
                 self._silent.discard(name)
