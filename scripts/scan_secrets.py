@@ -53,7 +53,8 @@ class Found:
 
 def scan(root: Path, paths: Iterable[str]) -> list[Found]:
     """What looks like a secret in these files under `root`."""
-    detectors = sorted(kind.__name__ for kind in get_mapping_from_secret_type_to_class().values())
+    kinds: dict[str, type] = get_mapping_from_secret_type_to_class()
+    detectors = sorted(kind.__name__ for kind in kinds.values())
     asked = [{"name": name} for name in detectors if name not in _NOT_ASKED]
     found = set()
     with tempfile.TemporaryDirectory() as folder, transient_settings({"plugins_used": asked}):
