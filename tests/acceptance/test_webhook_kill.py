@@ -170,7 +170,7 @@ def _many_files() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=[pytest.mark.slow, pytest.mark.long])])
 def test_no_202_is_lost_and_none_doubled(workers: int, tmp_path: Path) -> None:
     """A thousand senders at once, three kills: each delivery is in ledger, envelopes and warehouse exactly once.
 

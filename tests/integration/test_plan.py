@@ -432,6 +432,8 @@ def test_the_commands(project: Project) -> None:
     assert project.there() == {}
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_three_hundred_are_planned_quickly_and_unchanged_without_a_write(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,6 +76,8 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
         engine.close()
 
 
+@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_the_simulation_agrees_with_a_real_server(both: Both, case: Case) -> None:
     """It fires as often, on the same events, with the same labels."""

@@ -248,6 +248,8 @@ def test_a_killed_worker_is_started_again_and_nothing_is_lost(serve: Callable[..
     assert 400 <= counted <= 400 + len(failed)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_the_metrics_of_all_workers_are_one_sum(serve: Callable[..., Served]) -> None:
     """Whichever worker is asked tells the same sum, of requests of both; a killed one's gauge goes, its counts stay."""
     served = serve(workers=2)
@@ -358,6 +360,8 @@ def test_the_workers_end_with_their_parent(serve: Callable[..., Served]) -> None
         httpx.get(f"{served.url}/healthz")
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_what_cannot_be_declared_ends_all(serve: Callable[..., Served]) -> None:
     """A project that no worker can load ends the command with 2 and the reason, not in restarts without end."""
     served = serve(workers=2)

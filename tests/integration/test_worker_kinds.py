@@ -103,6 +103,8 @@ def test_prefects_command_starts_the_warm_worker(parts: PrefectParts) -> None:
     wait_for(logged, seconds=60, what="the run's log is on the server")
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_stock_worker_runs_the_same_deployment(parts: PrefectParts) -> None:
     """A stock `process` worker, which knows nothing of ours, loads by the same deployment; it is only slower."""
     there = deployment(parts)
