@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from penstock.declarations import NAME
 from penstock.errors import DeclarationError
 from penstock.events import RESERVED
-from penstock.verification import DeliveryId, Verification, is_secret_name
+from penstock.verification import DeliveryId, Verification, is_secret_header, is_secret_name
 
 _RATE = re.compile(r"[1-9][0-9]{0,8}/(second|minute|hour|day)")
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]*/[a-z0-9][a-z0-9!#$&^_.+-]*\Z")
@@ -111,7 +111,7 @@ class Source:
     def __post_init__(self) -> None:
         if not NAME.match(self.name):
             raise DeclarationError(f"source name {self.name!r}: use a-z, 0-9 and _, beginning with a letter")
-        if secret := {name.lower() for name in self.headers} & {"authorization", "cookie", self.verify.header.lower()}:
+        if secret := [name.lower() for name in self.headers if is_secret_header(name, self.verify)]:
             raise DeclarationError(f"source {self.name}: the header {min(secret)} holds a secret and is not kept")
         if self.max_bytes < 1:
             raise DeclarationError(f"source {self.name}: max_bytes must be at least 1")

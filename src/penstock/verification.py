@@ -27,6 +27,18 @@ _HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,100}")
 _PRINTABLE = re.compile(r"[\x21-\x7e]*")
 _LONGEST_TOLERANCE = timedelta(days=1)
 _TOLERANCE = timedelta(minutes=5)
+# What is called so holds what verifies or logs in, whoever sends it.
+_SECRETS = (
+    "signature",
+    "authorization",
+    "cookie",
+    "token",
+    "secret",
+    "password",
+    "api-key",
+    "apikey",
+    "credential",
+)
 _FIELDS = ("timestamp", "id", "body")
 
 
@@ -269,3 +281,10 @@ def is_secret_name(name: str) -> bool:
 def _check_header(name: str) -> None:
     if not _HEADER_NAME.fullmatch(name):
         raise DeclarationError(f"{name!r} is no header's name: use letters, digits and -")
+
+
+def is_secret_header(name: str, verification: Verification) -> bool:
+    """Whether a header, by its name, holds what verifies or logs in: its value is never kept nor sent on."""
+    found = name.lower()
+    of_scheme = {verification.header.lower(), verification.hmac.header.lower() if verification.hmac else ""}
+    return found in of_scheme or any(word in found for word in _SECRETS)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from penstock.errors import DeclarationError
 from penstock.sources import Source
 from penstock.verification import (
     Verification,
@@ -89,14 +90,11 @@ def test_no_secret_is_kept(verification: Verification, secret: Sequence[str], pl
 
 
 def test_what_a_source_keeps_is_kept_unless_it_is_a_secret() -> None:
-    """A header that the source declares, or has its id in, is kept; one that verifies is not, though it declares it."""
-    source = Source(
-        name="shop",
-        dataset="sales",
-        verify=HMAC,
-        headers=["x-shop", "x-own-mac", "x-csrf-token"],
-        dedup=id_header("x-key"),
-    )
+    """A header that the source declares, or has its id in, is kept; one that verifies cannot be declared."""
+    source = Source(name="shop", dataset="sales", verify=HMAC, headers=["x-shop"], dedup=id_header("x-key"))
+    for secret in ("X-Own-Mac", "x-csrf-token", "Cookie"):
+        with pytest.raises(DeclarationError, match="holds a secret"):
+            Source(name="shop", dataset="sales", verify=HMAC, headers=["x-shop", secret])
     kept = make(source, *((name, b"v") for name in (b"x-shop", b"x-own-mac", b"x-csrf-token", b"X-Key")))
     assert kept.headers == (("x-shop", "v"), ("x-own-mac", REDACTED), ("x-csrf-token", REDACTED), ("x-key", "v"))
 

@@ -17,8 +17,9 @@ from penstock.errors import DeclarationError, SettingsError, Terminal, Transient
 from penstock.ledger.database import utc_now
 from penstock.settings import Settings
 from penstock.sources import Source
+from penstock.verification import is_secret_header
 from penstock.webhook import verify
-from penstock.webhook.rejected import REDACTED, is_secret_header
+from penstock.webhook.rejected import REDACTED
 
 ANSWER_BYTES = 500
 _SECONDS = 10.0

@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from penstock.errors import PenstockError, Transient, Unverified
 from penstock.model import Delivery, FurtherEvent
 from penstock.sources import Source
+from penstock.verification import is_secret_header
 from penstock.webhook import handshakes
 from penstock.webhook.access import FACTS, REQUEST_ID
 from penstock.webhook.bodies import Memory, read_body, read_gzip
@@ -32,7 +33,7 @@ from penstock.webhook.problems import Refusal, try_later
 from penstock.webhook.rates import Rates
 from penstock.webhook.rejected import KEPT_KINDS, Rejected, make_rejected
 from penstock.webhook.schemes.base import Sent
-from penstock.webhook.verify import challenge, check, identify, sender_headers, usable
+from penstock.webhook.verify import challenge, check, identify, usable
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,6 @@ class Hooks:
     ) -> None:
         self._sources = sources
         self._choices = {name: Choice(source) for name, source in sources.items()}
-        self._hidden = {name: _hidden(source) for name, source in sources.items()}
         self._reading = CapacityLimiter(_READERS)
         # Sources of which it was said that an event cannot be made.
         self._complained: set[str] = set()
@@ -267,7 +267,7 @@ class Hooks:
             except Unparseable:
                 if choice.chosen_by_body:
                     raise Refusal("unparseable", "The body is no JSON.") from None
-        seen = {name: value for name, value in headers.items() if name not in self._hidden[source.name]}
+        seen = _shown(source, headers)
 
         def decide(_: bytes) -> tuple[str, Further]:
             dataset = choice.dataset(body, seen)
@@ -354,10 +354,9 @@ def _address(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-def _hidden(source: Source) -> frozenset[str]:
-    """The headers that no template sees: what verifies a request does not belong into an event."""
-    own = {name.lower() for name in sender_headers(source.verify)}
-    return frozenset({"authorization", "proxy-authorization", "cookie", source.verify.header.lower(), *own})
+def _shown(source: Source, headers: Mapping[str, str]) -> dict[str, str]:
+    """What templates see: what verifies a request does not belong into an event."""
+    return {name: value for name, value in headers.items() if not is_secret_header(name, source.verify)}
 
 
 def _kept(source: Source, headers: Mapping[str, str]) -> dict[str, str]:

@@ -23,10 +23,10 @@ from typing import Literal
 
 from penstock.ledger.rejections import UNVERIFIED, Rejected
 from penstock.sources import Source
-from penstock.verification import Verification
+from penstock.verification import is_secret_header
 from penstock.webhook.verify import sender_headers
 
-__all__ = ["KEPT_KINDS", "REDACTED", "Keeper", "Missed", "Rejected", "is_secret_header", "make_rejected"]
+__all__ = ["KEPT_KINDS", "REDACTED", "Keeper", "Missed", "Rejected", "make_rejected"]
 
 log = logging.getLogger(__name__)
 
@@ -59,16 +59,8 @@ _CLOSE_SECONDS = 5.0
 # Their values tell what came, and are nobody's secret.
 _PLAIN = frozenset({"content-type", "content-length", "content-encoding", "user-agent", "date"})
 _LENGTH = re.compile(r"[0-9]{1,15}")
-_SECRETS = ("signature", "authorization", "cookie", "token", "secret", "password", "api-key", "apikey", "credential")
 
 Missed = Literal["rate", "queue", "ledger"]
-
-
-def is_secret_header(name: str, verification: Verification) -> bool:
-    """Whether a header, by its name, holds what verifies or logs in: its value is never kept nor sent on."""
-    found = name.lower()
-    of_scheme = {verification.header.lower(), verification.hmac.header.lower() if verification.hmac else ""}
-    return found in of_scheme or any(word in found for word in _SECRETS)
 
 
 def make_rejected(
