@@ -67,6 +67,7 @@ def parsed(body: bytes) -> object:
 class Choice:
     """What `source` has to be decided for each delivery, compiled. Raises DeclarationError as `check` does.
 
+    Unless it `looks`, nothing of a delivery is asked for.
     With `chosen_by_body` a delivery whose body is no JSON cannot be decided and is to be refused; with `needs_body`
     it is parsed, because an event asks for it.
     """
@@ -85,6 +86,7 @@ class Choice:
             raise DeclarationError(f"source {source.name}: {error}") from None
         compiled: list[_Compiled] = [one for one in (self._path, self._template) if one]
         compiled += [one for event in self._emitted for one in event.compiled]
+        self.looks = bool(compiled)
         self.needs_body = any("body" in one.roots for one in compiled)
         self.chosen_by_body = any("body" in one.roots for one in (self._path, self._template) if one)
 

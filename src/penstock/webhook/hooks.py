@@ -267,7 +267,7 @@ class Hooks:
             except Unparseable:
                 if choice.chosen_by_body:
                     raise Refusal("unparseable", "The body is no JSON.") from None
-        seen = _shown(source, headers)
+        seen = _shown(source, headers) if choice.looks else {}
 
         def decide(_: bytes) -> tuple[str, Further]:
             dataset = choice.dataset(body, seen)
@@ -287,7 +287,15 @@ class Hooks:
 
     async def _accept(self, deliveries: Sequence[Delivery]) -> list[Accepted]:
         """Accept each; what was accepted of a batch that then fails is a duplicate when it comes again."""
-        outcomes = await asyncio.gather(*map(self._deliveries.accept, deliveries), return_exceptions=True)
+        outcomes: list[bool | BaseException]
+        if len(deliveries) == 1:
+            # Nearly always, and a task for it would cost as much as all else here.
+            try:
+                outcomes = [await self._deliveries.accept(deliveries[0])]
+            except Exception as error:
+                outcomes = [error]
+        else:
+            outcomes = await asyncio.gather(*map(self._deliveries.accept, deliveries), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, Busy):
                 raise try_later("busy", "Too many deliveries are waiting.")
