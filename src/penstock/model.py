@@ -102,6 +102,11 @@ def object_name(bucket: str, key: str, generation: int, entry: int = 0) -> str:
     return f"{bucket}/{key}@{generation}" + (f"#{entry}" if entry else "")
 
 
+def media_type(content_type: str) -> str:
+    """What a `Content-Type` names, in lower case and without its parameters."""
+    return content_type.partition(";")[0].strip().lower()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Lease:
     """The right to work on one dataset until `expires_at`; `token` grows with every holder.

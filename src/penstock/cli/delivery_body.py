@@ -15,7 +15,7 @@ from penstock.errors import ObjectMissing, Terminal, Unreadable
 from penstock.ledger import Ledger
 from penstock.ledger.delivered import Delivered
 from penstock.ledger.rejections import Kept
-from penstock.model import Delivery
+from penstock.model import Delivery, media_type
 from penstock.objects import ObjectStore
 
 SHOWN_BYTES = 4096
@@ -110,7 +110,7 @@ def shown(body: bytes, content_type: str, *, pretty: bool) -> str:
     except UnicodeDecodeError:
         head = body[:SHOWN_BYTES]
         return printable(head.decode("ascii", "backslashreplace")) + _more(len(body) - len(head))
-    if pretty and (content_type.partition(";")[0].strip().lower().endswith("json") or text.lstrip()[:1] in ("{", "[")):
+    if pretty and (media_type(content_type).endswith("json") or text.lstrip()[:1] in ("{", "[")):
         with suppress(ValueError, RecursionError):  # then as it came
             text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
     encoded = text.encode("utf-8", "backslashreplace")

@@ -10,7 +10,7 @@ from pathlib import Path
 from penstock import envelope, faults, formats
 from penstock.declarations import Dataset
 from penstock.errors import Terminal, Transient
-from penstock.model import ObjectRef
+from penstock.model import ObjectRef, media_type
 from penstock.objects import ObjectStore
 
 # Connections to the store at once; MinIO on two cores gains nothing from more.
@@ -88,5 +88,5 @@ class Fetcher:
             return error
         path = self._path(ref)
         path.write_bytes(line if self.dataset.format == "delivery" else delivery.body)
-        kind = delivery.content_type.partition(";")[0].strip().lower()
+        kind = media_type(delivery.content_type)
         return Fetched(path=path, name=f"{ref.key}#{ref.entry}{_SUFFIXES.get(kind, '.json')}")

@@ -19,9 +19,8 @@ from typing import IO
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from penstock.settings import Network
 from penstock.webhook.routes import HOOK, HOOKS, SINGLE
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # Where a request's id and what its route tells of it stand in the ASGI scope.
 REQUEST_ID = "penstock.request"

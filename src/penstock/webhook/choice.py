@@ -90,6 +90,18 @@ class Choice:
         self.needs_body = any("body" in one.roots for one in compiled)
         self.chosen_by_body = any("body" in one.roots for one in (self._path, self._template) if one)
 
+    def decide(self, content: bytes, headers: Mapping[str, str], *, delivery: str) -> tuple[str, Further]:
+        """The dataset of a delivery with this body, and its further events. Raises Unparseable as the class says."""
+        body = None
+        if self.needs_body:
+            try:
+                body = parsed(content)
+            except Unparseable:
+                if self.chosen_by_body:
+                    raise
+        dataset = self.dataset(body, headers)
+        return dataset, self.events(body, headers, delivery=delivery, dataset=dataset)
+
     def dataset(self, body: object, headers: Mapping[str, str]) -> str:
         """The dataset it feeds; `body` is the parsed JSON, None unless `needs_body`. Never raises."""
         if self._chosen is None:

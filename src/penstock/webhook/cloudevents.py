@@ -21,6 +21,8 @@ from urllib.parse import quote, unquote_to_bytes
 from cloudevents.core.exceptions import BaseCloudEventException, CloudEventValidationError
 from cloudevents.core.v1.event import CloudEvent as Checked
 
+from penstock.model import media_type
+
 MEDIA_TYPE = "application/cloudevents+json"
 BATCH_MEDIA_TYPE = "application/cloudevents-batch+json"
 
@@ -79,12 +81,12 @@ def events_of(headers: Sequence[tuple[bytes, bytes]], body: bytes) -> list[Cloud
     """The request's events, all or none; a batch may be empty. `headers` as they came. Raises BadCloudEvent."""
     try:
         content_type = _content_type(headers)
-        media_type = content_type.partition(";")[0].strip().lower()
-        if media_type == MEDIA_TYPE:
+        kind = media_type(content_type)
+        if kind == MEDIA_TYPE:
             return [_structured(_object(_text(body)))]
-        if media_type == BATCH_MEDIA_TYPE:
+        if kind == BATCH_MEDIA_TYPE:
             return [_structured(members) for members in _batch(_text(body))]
-        if media_type.startswith(_FAMILY):
+        if kind.startswith(_FAMILY):
             _refuse(f"of the event formats only {MEDIA_TYPE} and {BATCH_MEDIA_TYPE} are taken")
         return [_binary(headers, content_type, body)]
     except RecursionError:
@@ -129,10 +131,10 @@ def _structured(members: Mapping[str, _Member]) -> CloudEvent:
         return _event(checked, _data_member(_unbase64(encoded.value), checked))
     if data is None:
         return _event(checked, {})
-    media_type = _media_type(checked)
-    if not isinstance(data.value, str) or _JSON.fullmatch(media_type):
+    data_type = _data_type(checked)
+    if not isinstance(data.value, str) or _JSON.fullmatch(data_type):
         return _event(checked, {"data": _minified(data.raw)})
-    if _TEXT.fullmatch(media_type):
+    if _TEXT.fullmatch(data_type):
         return _event(checked, {"data": _quoted(data.value)})
     return _event(checked, _data_member(_encoded(data.value), checked))
 
@@ -151,15 +153,15 @@ def _event(checked: Mapping[str, str], data: Mapping[str, str]) -> CloudEvent:
 
 def _data_member(content: bytes, checked: Mapping[str, str]) -> dict[str, str]:
     """The member of the JSON format for data that came as bytes, by its type alone: a column keeps what it holds."""
-    media_type = _media_type(checked)
-    if _JSON.fullmatch(media_type):
+    data_type = _data_type(checked)
+    if _JSON.fullmatch(data_type):
         text = _text(content)
         end = _value(text, _after_space(text, 0))[1]
         if _after_space(text, end) != len(text):
             _refuse("its data is not the JSON that its type says")
         return {"data": _minified(text)}
     charset = _CHARSET.search(checked.get("datacontenttype", ""))
-    if charset or _TEXT.fullmatch(media_type):
+    if charset or _TEXT.fullmatch(data_type):
         encoding = _CHARSETS.get(charset[1].lower() if charset else "utf-8")
         if encoding is not None:
             try:
@@ -243,8 +245,8 @@ def _header_value(raw: bytes) -> str:
         _refuse("an attribute's header is not UTF-8 when it is decoded")
 
 
-def _media_type(checked: Mapping[str, str]) -> str:
-    return checked.get("datacontenttype", "application/json").partition(";")[0].strip().lower()
+def _data_type(checked: Mapping[str, str]) -> str:
+    return media_type(checked.get("datacontenttype", "application/json"))
 
 
 def _unbase64(value: object) -> bytes:

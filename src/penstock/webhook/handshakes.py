@@ -31,14 +31,14 @@ def in_body(source: Source, headers: Mapping[str, str], body: Any) -> dict[str, 
     if source.verify.scheme == "slack" and body.get("type") == "url_verification":
         challenge = body.get("challenge")
         return {"challenge": challenge if isinstance(challenge, str) and _CHALLENGE.fullmatch(challenge) else ""}
-    if source.verify.scheme == "github" and headers.get("x-github-event") == "ping":
+    if _is_ping(source, headers):
         return {"handshake": "ping"}
     return None
 
 
-def may_be_in_body(source: Source) -> bool:
-    """Whether the sender of this source makes handshakes by POST."""
-    return source.verify.scheme in ("slack", "github")
+def may_be_in_body(source: Source, headers: Mapping[str, str]) -> bool:
+    """Whether the body has to be parsed to know that a POST is none."""
+    return source.verify.scheme == "slack" or _is_ping(source, headers)
 
 
 def by_get(query: Sequence[tuple[str, str]], secret: str) -> str:
@@ -70,6 +70,10 @@ def by_options(source: Source, headers: Mapping[str, str]) -> dict[str, str] | N
     if "webhook-request-rate" in headers or source.rate:
         allowed["WebHook-Allowed-Rate"] = _per_minute(source.rate)
     return allowed
+
+
+def _is_ping(source: Source, headers: Mapping[str, str]) -> bool:
+    return source.verify.scheme == "github" and headers.get("x-github-event") == "ping"
 
 
 def _per_minute(rate: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio.to_thread
 from anyio import CapacityLimiter
@@ -18,13 +18,13 @@ from pydantic import BaseModel
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from penstock.errors import PenstockError, Transient, Unverified
-from penstock.model import Delivery, FurtherEvent
+from penstock.model import Delivery, FurtherEvent, media_type
 from penstock.sources import Source
 from penstock.verification import is_secret_header
 from penstock.webhook import handshakes
 from penstock.webhook.access import FACTS, REQUEST_ID
 from penstock.webhook.bodies import Memory, read_body, read_gzip
-from penstock.webhook.choice import Choice, Further, Unparseable, parsed
+from penstock.webhook.choice import Choice, Unparseable, parsed
 from penstock.webhook.cloudevents import BATCH_MEDIA_TYPE, MEDIA_TYPE, BadCloudEvent, events_of
 from penstock.webhook.deliveries import Busy, GroupCommit
 from penstock.webhook.known_secrets import KnownSecrets
@@ -36,6 +36,8 @@ from penstock.webhook.schemes.base import Sent
 from penstock.webhook.verify import challenge, check, identify, usable
 
 log = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
 
 # Larger bodies are verified and parsed in a thread, so that the loop goes on with the others.
 _READ_AT_ONCE = 64 * 1024
@@ -181,19 +183,22 @@ class Hooks:
         with self._memory.hold(source.name) as reserve:
             limit = source.max_bytes
             told.wire = body = await read_body(request, limit=limit, seconds=self._read_seconds, reserve=reserve)
-            await self._check_sender(source, request, body)
+            sent = Sent(request.headers.raw, body)
+            await self._check_sender(source, sent)
             if gzipped:
                 body = await read_gzip(body, limit=limit, reserve=reserve)
+                sent = Sent(request.headers.raw, body)
             # A CloudEvent in binary mode may be all in the headers.
             if not body and not source.cloudevents:
                 raise Refusal("empty-body", "A delivery needs a body.")
             headers = _joined(request)
-            if handshakes.may_be_in_body(source):
-                shaken = handshakes.in_body(source, headers, await self._work(_parsed_or_none, body))
+            if handshakes.may_be_in_body(source, headers):
+                parsed_body = await self._work(len(body), partial(_parsed_or_none, body))
+                shaken = handshakes.in_body(source, headers, parsed_body)
                 if shaken is not None:
                     told.outcome = "handshake"
                     return JSONResponse(shaken)
-            deliveries, batch = await self._deliveries_of(source, request, headers, body)
+            deliveries, batch = await self._deliveries_of(source, request, headers, sent)
             await self._rates.verified(source.name, len(deliveries))
             told.deliveries = [delivery.id for delivery in deliveries]
             accepted = await self._accept(deliveries)
@@ -201,43 +206,37 @@ class Hooks:
         answer = AcceptedBatch(deliveries=accepted) if batch else accepted[0]
         return Response(answer.model_dump_json(), status_code=202, media_type="application/json")
 
-    async def _check_sender(self, source: Source, request: Request, body: bytes) -> None:
+    async def _check_sender(self, source: Source, sent: Sent) -> None:
         # Read again after the body: it may have taken half a minute, and a secret may have been withdrawn.
-        secrets, now = self._secrets_of(source), self._clock()
-
-        def checking(content: bytes) -> None:
-            check(source.verify, secrets, Sent(request.headers.raw, content), now)
-
+        checking = partial(check, source.verify, self._secrets_of(source), sent, self._clock())
         try:
-            await self._work(checking, body)
+            await self._work(len(sent.body), checking)
         except Unverified as error:
             raise _unverified(source, error) from None
 
     async def _deliveries_of(
-        self, source: Source, request: Request, headers: Mapping[str, str], body: bytes
+        self, source: Source, request: Request, headers: Mapping[str, str], sent: Sent
     ) -> tuple[list[Delivery], bool]:
         """The deliveries that a verified request makes, and whether it is a batch of them."""
+        size = len(sent.body)
         content_type = headers.get("content-type", "")
         batch = False
         if source.cloudevents:
-            kind = _media_type(content_type)
+            kind = media_type(content_type)
             batch, content_type = kind == BATCH_MEDIA_TYPE, MEDIA_TYPE
             if kind not in (BATCH_MEDIA_TYPE, MEDIA_TYPE) and source.verify.signs and not source.unsigned_attributes:
                 raise Refusal("bad-cloudevent", "Send it structured: what its headers say would not be signed.")
             try:
-                found = await self._work(partial(events_of, request.headers.raw), body)
+                events = await self._work(size, partial(events_of, request.headers.raw, sent.body))
             except BadCloudEvent as error:
                 raise Refusal("bad-cloudevent", f"{error}.") from None
-            sent = [(event.id, event.body) for event in found]
+            found = [(event.id, event.body) for event in events]
         else:
-
-            def identifying(content: bytes) -> str:
-                return identify(source.verify, Sent(request.headers.raw, content), dedup=source.dedup)
-
             try:
-                sent = [(await self._work(identifying, body), body)]
+                named = await self._work(size, partial(identify, source.verify, sent, dedup=source.dedup))
             except Unverified as error:
                 raise _unverified(source, error) from None
+            found = [(named, sent.body)]
         now, kept = self._clock(), _kept(source, headers)
         return [
             Delivery(
@@ -249,10 +248,10 @@ class Hooks:
                 headers=kept,
                 body=content,
                 request=request.scope.get(REQUEST_ID, ""),
-                events=events,
+                events=further,
             )
-            for delivery, content in sent
-            for dataset, events in [await self._chosen(source, headers, delivery, content)]
+            for delivery, content in found
+            for dataset, further in [await self._chosen(source, headers, delivery, content)]
         ], batch
 
     async def _chosen(
@@ -260,20 +259,13 @@ class Hooks:
     ) -> tuple[str, tuple[FurtherEvent, ...]]:
         """The dataset that a delivery feeds, and its further events. Raises Refusal `unparseable`."""
         choice = self._choices[source.name]
-        body = None
-        if choice.needs_body:
-            try:
-                body = await self._work(parsed, content)
-            except Unparseable:
-                if choice.chosen_by_body:
-                    raise Refusal("unparseable", "The body is no JSON.") from None
         seen = _shown(source, headers) if choice.looks else {}
-
-        def decide(_: bytes) -> tuple[str, Further]:
-            dataset = choice.dataset(body, seen)
-            return dataset, choice.events(body, seen, delivery=delivery, dataset=dataset)
-
-        dataset, further = await self._work(decide, content if choice.needs_body else b"")
+        # Where nothing looks at the body, its size does not matter.
+        size = len(content) if choice.needs_body else 0
+        try:
+            dataset, further = await self._work(size, partial(choice.decide, content, seen, delivery=delivery))
+        except Unparseable:
+            raise Refusal("unparseable", "The body is no JSON.") from None
         if further.dropped and source.name not in self._complained:
             self._complained.add(source.name)
             log.warning(
@@ -312,11 +304,14 @@ class Hooks:
             for delivery, outcome in zip(deliveries, outcomes, strict=True)
         ]
 
-    async def _work(self, read: Callable[[bytes], Any], body: bytes) -> Any:
-        """Read a body. Of large ones two at a time, in threads: what they are parsed into takes many times as much."""
-        if len(body) <= _READ_AT_ONCE:
-            return read(body)
-        return await anyio.to_thread.run_sync(read, body, limiter=self._reading)
+    async def _work(self, size: int, work: Callable[[], _Result]) -> _Result:
+        """Do what reads a body of so many bytes.
+
+        Of large ones two at a time, in threads: what they are parsed into takes many times as much.
+        """
+        if size <= _READ_AT_ONCE:
+            return work()
+        return await anyio.to_thread.run_sync(work, limiter=self._reading)
 
     def _rejected(self, request: Request, source: Source, refusal: Refusal, wire: bytes) -> Rejected:
         return make_rejected(
@@ -341,7 +336,7 @@ def _check_open(source: Source) -> None:
 
 def _check_head(request: Request, source: Source) -> bool:
     """Refuse what the head alone tells; returns whether the body is gzipped."""
-    if source.content_types and _media_type(request.headers.get("content-type", "")) not in source.content_types:
+    if source.content_types and media_type(request.headers.get("content-type", "")) not in source.content_types:
         raise Refusal("content-type", f"Send {' or '.join(source.content_types)}.")
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "", "gzip"):
@@ -369,10 +364,6 @@ def _shown(source: Source, headers: Mapping[str, str]) -> dict[str, str]:
 
 def _kept(source: Source, headers: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): headers[name.lower()] for name in source.headers if name.lower() in headers}
-
-
-def _media_type(content_type: str) -> str:
-    return content_type.partition(";")[0].strip().lower()
 
 
 def _parsed_or_none(body: bytes) -> Any:
