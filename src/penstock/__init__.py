@@ -8,7 +8,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from penstock.declarations import Bucket, Csv, Dataset, Excel, Folder
+from penstock.checks import Check, accepted, matches, not_null, row_count, unique
+from penstock.declarations import Backfill, Bucket, Dataset, Folder, Ready
+from penstock.dialects import Csv, Excel
 from penstock.errors import PenstockError
 from penstock.sources import Chosen, Emit, Source, dataset_by_path, dataset_by_template
 from penstock.verification import (
@@ -81,8 +83,10 @@ _LATE = {
 
 __all__ = [
     "Automation",
+    "Backfill",
     "Bucket",
     "ByName",
+    "Check",
     "Chosen",
     "Csv",
     "Dataset",
@@ -91,8 +95,10 @@ __all__ = [
     "Excel",
     "Folder",
     "PenstockError",
+    "Ready",
     "Source",
     "Verification",
+    "accepted",
     "after_all",
     "basic",
     "bearer",
@@ -104,6 +110,8 @@ __all__ = [
     "id_field",
     "id_header",
     "id_of_body",
+    "matches",
+    "not_null",
     "notify",
     "on_arrival",
     "on_loaded",
@@ -117,12 +125,14 @@ __all__ = [
     "resume_deployment",
     "resume_work_pool",
     "resume_work_queue",
+    "row_count",
     "run_deployment",
     "run_deployment_with",
     "slack",
     "standard_webhooks",
     "stripe",
     "svix",
+    "unique",
     "unverified",
     "when_failing",
     "when_silent",

@@ -5,160 +5,136 @@ A wrong declaration raises `DeclarationError`; `project.py` adds the file's name
 
 from __future__ import annotations
 
-import codecs
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Literal
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal
 
+from penstock.checks import Check
+from penstock.dialects import LOG_PATTERNS, Csv, Excel, wrong_pattern
 from penstock.errors import DeclarationError
-from penstock.model import RESERVED_PREFIX
+from penstock.model import NAME, RESERVED_PREFIX
 
-NAME = re.compile(r"^[a-z][a-z0-9_]{0,62}\Z")
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 # Tried with others three times, in ever smaller batches, and once alone: `ledger/decide.py` says how.
 LEAST_ATTEMPTS = 4
 
 Format = Literal["auto", "csv", "tsv", "json", "ndjson", "parquet", "arrow", "excel", "log", "delivery"]
 
-# Apache's documentation of mod_log_config has both; nginx calls the second one `combined`, too. A request that is none
-# of HTTP's, as scanners send them, has no method, path and protocol.
-_COMMON = (
-    r"(?P<host>\S+) (?P<ident>\S+) (?P<user>.+?) \[(?P<time>[^\]]+)\] "
-    r'"(?P<request>(?P<method>[A-Z]+) (?P<path>\S+) (?P<protocol>HTTP/[0-9.]+)|(?:[^"\\]|\\.)*)" '
-    r"(?P<status>[0-9]{3}) (?P<bytes>[0-9]+|-)"
-)
-LOG_PATTERNS = {
-    "common": _COMMON,
-    "combined": rf'{_COMMON} "(?P<referer>(?:[^"\\]|\\.)*)" "(?P<user_agent>(?:[^"\\]|\\.)*)"',
-}
-# What Python's expressions have and those of DuckDB have not.
-_NOT_IN_RE2 = re.compile(r"\(\?(=|!|<=|<!|P=|>|\()|(?<!\\)(\\\\)*\\[1-9]")
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """When objects may be read, for senders that say so by another object. Exactly one of the three is said.
+
+    `beside`: a suffix; `a.csv` waits for `a.csv.done`, which may be a control file, with what `matches()` asks for.
+    `folder`: a name; the objects of a folder wait for `_SUCCESS` in it.
+    `manifest`: a glob below the prefix; objects wait until such an object names them (JSON or a key in each line).
+    """
+
+    beside: str | None = None
+    folder: str | None = None
+    manifest: str | None = None
+
+    def __post_init__(self) -> None:
+        said = [text for text in (self.beside, self.folder, self.manifest) if text is not None]
+        if len(said) != 1 or not said[0]:
+            raise DeclarationError("ready: say one of beside='.done', folder='_SUCCESS', manifest='*.manifest'")
+        if "/" in (self.beside or "") + (self.folder or ""):
+            raise DeclarationError(f"ready: {said[0]!r} is the end of a key, or a name in a folder, and has no '/'")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Csv:
-    """How CSV and TSV are read, where that is not to be found by themselves: what is said holds, the rest is found.
+class Backfill:
+    """Old objects, which are loaded when nothing new waits.
 
-    `delimiter` and `quote` are one character each; `quote=""` means that nothing is quoted.
-    `encoding` is one of Python's names (`windows-1252`); a byte order mark overrides it.
-    `decimal` is `","` where `1.234,56` is a number; unsaid, columns whose values all are such are numbers as well.
-    `header` says whether the first line names the columns; a list are the names of columns that have no such line.
-    `skip` is how many lines come before the header, or the first record.
-    `null` are the texts that mean no value, beside the empty one.
-    `date` and `timestamp` are forms of strptime (`%m/%d/%Y`), also for what could be read in more than one way.
+    `before`: what the store had last seen written before this moment (with a time zone) is old, by whichever way it is
+    found. `prefix`: another prefix, all of which is old. `order` is by the time of that writing. `per_minute` is how
+    many old objects may be claimed in a minute; None: as many as there are.
     """
 
-    delimiter: str | None = None
-    quote: str | None = None
-    encoding: str | None = None
-    decimal: Literal[".", ","] | None = None
-    header: bool | Sequence[str] | None = None
-    skip: int | None = None
-    null: Sequence[str] = ()
-    date: str | None = None
-    timestamp: str | None = None
+    before: datetime | None = None
+    prefix: str | None = None
+    order: Literal["newest", "oldest"] = "newest"
+    per_minute: int | None = None
 
     def __post_init__(self) -> None:
-        if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '\r\n"\x1d'):
-            raise DeclarationError(f"csv: delimiter {self.delimiter!r} must be one character, such as ';'")
-        if self.quote and (len(self.quote) != 1 or self.quote in "\r\n\x1d" or self.quote == self.delimiter):
-            raise DeclarationError(f"csv: quote {self.quote!r} must be one character that is not the delimiter, or ''")
-        if self.encoding is not None and not _is_text_encoding(self.encoding):
-            raise DeclarationError(f"csv: encoding {self.encoding!r} is not known; Python's names are, 'windows-1252'")
-        if self.decimal not in (None, ".", ","):
-            raise DeclarationError(f"csv: decimal {self.decimal!r} must be '.' or ','")
-        if self.decimal == "," and self.delimiter == ",":
-            raise DeclarationError("csv: decimal and delimiter are both ','")
-        if not isinstance(self.header, bool | None) and not (self.header and _are_texts(self.header)):
-            raise DeclarationError(f"csv: header {self.header!r} must be True, False, or a list of names")
-        if self.skip is not None and (type(self.skip) is not int or self.skip < 0):
-            raise DeclarationError(f"csv: skip {self.skip!r} must be a number of lines")
-        if not _are_texts(self.null):
-            raise DeclarationError(f"csv: null {self.null!r} must be a list of texts, such as ['NULL', '-']")
-        for what, form in (("date", self.date), ("timestamp", self.timestamp)):
-            if form is not None and "%" not in form:
-                raise DeclarationError(f"csv: {what} {form!r} must be a form such as '%d.%m.%Y'")
+        if self.before is None and self.prefix is None:
+            raise DeclarationError("backfill: say what is old: before=datetime(…, tzinfo=UTC), or prefix='archive/'")
+        if self.before is not None and (not isinstance(self.before, datetime) or self.before.tzinfo is None):
+            raise DeclarationError(f"backfill: before {self.before!r} must be a datetime with a time zone")
+        if self.order not in ("newest", "oldest"):
+            raise DeclarationError(f"backfill: order {self.order!r} must be 'newest' or 'oldest'")
+        if self.per_minute is not None and (type(self.per_minute) is not int or self.per_minute < 1):
+            raise DeclarationError(f"backfill: per_minute {self.per_minute!r} must be a number of objects, from 1 on")
+        if self.prefix is not None and _is_wrong_prefix(self.prefix):
+            raise DeclarationError(f"backfill: prefix {self.prefix!r} must look like 'archive/sales/'")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Excel:
-    """Which table of a workbook is read.
-
-    `sheet` is the sheet's name, or its number from 1 on; it must be said where more than one has something in it.
-    `header_row` is the row with the columns' names, from 1 on; None means that there is none.
-    """
-
-    sheet: str | int | None = None
-    header_row: int | None = 1
-
-    def __post_init__(self) -> None:
-        number = type(self.sheet) is int and self.sheet > 0
-        if self.sheet is not None and not number and not (isinstance(self.sheet, str) and self.sheet):
-            raise DeclarationError(f"excel: sheet {self.sheet!r} must be a name, or a number from 1 on")
-        if self.header_row is not None and (type(self.header_row) is not int or self.header_row < 1):
-            raise DeclarationError(f"excel: header_row {self.header_row!r} must be a row's number from 1 on, or None")
-
-
-def _wrong_pattern(pattern: str) -> str | None:
-    try:
-        names = re.compile(pattern).groupindex
-    except (re.error, RecursionError, OverflowError) as error:
-        return str(error)
-    if not names or not all(NAME.match(name) for name in names):
-        return "name each column as in (?P<status>[0-9]+), with a-z, 0-9 and _"
-    if _NOT_IN_RE2.search(pattern):
-        return "what looks ahead or behind, or refers to another group, is not taken"
-    return None
-
-
-def _are_texts(found: object) -> bool:
-    return isinstance(found, list | tuple) and all(isinstance(text, str) for text in found)
-
-
-def _is_text_encoding(name: str) -> bool:
-    try:
-        # As text.encode does, so that `base64` is none.
-        return isinstance("".encode(name), bytes) and codecs.lookup(name).incrementaldecoder is not None
-    except (LookupError, ValueError):
-        return False
+def _is_wrong_prefix(prefix: str) -> bool:
+    return not prefix.endswith("/") or prefix.startswith("/") or ".." in prefix.split("/")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
     """A named stream of objects under one prefix, how to read them, and the table they land in.
 
-    `prefix` defaults to `<name>/`. `records` is a dotted path to the records of a JSON document (`features`).
+    `prefix` defaults to `<name>/`; `match` is a glob that the rest of the key must fit (`*.csv`, `**/orders-*.csv.gz`),
+    so that several datasets may share a prefix. `records` is a dotted path to the records of a JSON document
+    (`features`); `nested` says whether objects within a record become columns for their fields, or are kept whole.
     `csv` says how CSV is read where that is not found by itself, `excel` which sheet of a workbook is.
     `pattern` are the lines of a `log`: `common`, `combined`, or a regular expression whose named groups are columns.
     `columns` are type hints by table column name, in DuckDB's words, and override what was inferred.
-    `checks` are SQL predicates over a row: a row is good when each is true (NULL is not true).
+    `checks` are SQL predicates over a row (a row is good when each is true; NULL is not true), or `Check`s.
     `derive` are SQL expressions over a row's columns, in order; a later one may use an earlier one.
+    `where` is an SQL predicate over a row, after `derive`: rows for which it is not true are passed over.
+    `transform` gets an object's good rows as an Arrow table, after `select`, and returns those that are loaded; the
+    column `_penstock_row` says which record each came from, and must be kept.
     `select`, when given, are the only columns that are kept, in that order, derived ones included.
     `schema` is what becomes of columns that the first object had not: `rescue` puts their values into
     `_penstock_rescued`, `evolve` adds them to the table, `freeze` refuses the object.
+    `write` is how rows come into the table: `append` them; `merge` them by `key`, so that of rows with an equal key the
+    one with the greatest `order_by` stays, or the one that arrived last; `replace_partition`: an object's rows take the
+    place of all rows that have the same values in `partitions`. A file that is written again replaces its own rows
+    in any case (`on_overwrite`), but is merged where the dataset merges.
+    `partitions` are columns; where a key has them in its path (`day=2026-03-01/`), the values are from there.
     `threshold` is the least share (0 to 1) of good rows with which an object is loaded.
     `report` are additive SQL aggregates (sum, count, histogram) over the rows of a load, for the run's report.
     `max_attempts` is how many runs may die or fail with an object before it is quarantined.
-    `every` and `cron` are the schedules of the safety net beside the events.
+    `event_time` is the column that says when what a row tells of happened; rows are late when the greatest one before
+    was later by more than `lateness`. Late rows are loaded and counted.
+    `ready` is for senders that say by another object when one may be read. `backfill` says which objects are old, to be
+    loaded when nothing new waits. `every` and `cron` are the schedules of the safety net beside the events.
     `retain_days` is how long a loaded object stays in the store (None: for ever); its rows stay in the table.
     """
 
     name: str
     prefix: str = ""
+    match: str | None = None
     format: Format = "auto"
     records: str | None = None
+    nested: Literal["flatten", "keep"] = "flatten"
     csv: Csv = field(default_factory=Csv)
     excel: Excel = field(default_factory=Excel)
     pattern: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
-    checks: Mapping[str, str] = field(default_factory=dict)
+    checks: Mapping[str, str | Check] = field(default_factory=dict)
     derive: Mapping[str, str] = field(default_factory=dict)
+    where: str | None = None
     select: Sequence[str] = ()
+    transform: Callable[[pa.Table], pa.Table] | None = None
+    write: Literal["append", "merge", "replace_partition"] = "append"
+    key: Sequence[str] = ()
+    order_by: str | None = None
+    partitions: Sequence[str] = ()
     schema: Literal["rescue", "evolve", "freeze"] = "rescue"
     threshold: float = 0.0
     report: Mapping[str, str] = field(default_factory=dict)
+    event_time: str | None = None
+    lateness: timedelta = timedelta(0)
+    ready: Ready | None = None
+    backfill: Backfill | None = None
     every: timedelta | None = None
     cron: Sequence[str] = ()
     on_overwrite: Literal["replace", "append", "ignore"] = "replace"
@@ -174,13 +150,15 @@ class Dataset:
             raise DeclarationError(f"dataset name {self.name!r}: the ending __rejected is penstock's own")
         if not self.prefix:
             object.__setattr__(self, "prefix", f"{self.name}/")
-        if not self.prefix.endswith("/") or self.prefix.startswith("/") or ".." in self.prefix.split("/"):
+        if _is_wrong_prefix(self.prefix):
             raise DeclarationError(f"dataset {self.name}: prefix {self.prefix!r} must look like 'folder/'")
         if self.prefix.startswith(RESERVED_PREFIX):
             raise DeclarationError(f"dataset {self.name}: the prefix {RESERVED_PREFIX!r} is penstock's own")
         self._check_schema()
         self._check_options()
         self._check_pattern()
+        self._check_writing()
+        self._check_checks()
         if not 0 <= self.threshold <= 1:
             raise DeclarationError(f"dataset {self.name}: threshold {self.threshold} is a share, from 0 to 1")
         if self.retain_days is not None and self.retain_days <= 0:
@@ -190,10 +168,60 @@ class Dataset:
                 f"dataset {self.name}: max_attempts must be at least {LEAST_ATTEMPTS}: a failing batch is split until "
                 "the culprit is alone"
             )
-        for what, names in (("columns", self.columns), ("derive", self.derive), ("report", self.report)):
+        for what, names in self._names():
             for name in names:
-                if not NAME.match(name):
+                if not (isinstance(name, str) and NAME.match(name)):
                     raise DeclarationError(f"dataset {self.name}: {what} name {name!r}: use a-z, 0-9 and _")
+
+    def _names(self) -> tuple[tuple[str, Any], ...]:
+        return (
+            ("columns", self.columns),
+            ("derive", self.derive),
+            ("report", self.report),
+            ("key", self.key),
+            ("partitions", self.partitions),
+            ("order_by", [self.order_by] if self.order_by is not None else []),
+            ("event_time", [self.event_time] if self.event_time is not None else []),
+        )
+
+    @property
+    def row_checks(self) -> dict[str, Check]:
+        """The checks over rows, by name."""
+        own = {name: found if isinstance(found, Check) else Check(found) for name, found in self.checks.items()}
+        return {name: check for name, check in own.items() if check.over == "row"}
+
+    @property
+    def object_checks(self) -> dict[str, Check]:
+        """The checks over an object's rows as a whole."""
+        return {
+            name: check for name, check in self.checks.items() if isinstance(check, Check) and check.over == "object"
+        }
+
+    def _check_writing(self) -> None:
+        for what, names in (("key", self.key), ("partitions", self.partitions)):
+            if isinstance(names, str):
+                raise DeclarationError(f"dataset {self.name}: {what} is a list of columns: [{names!r}]")
+        if self.write not in ("append", "merge", "replace_partition"):
+            raise DeclarationError(f"dataset {self.name}: write {self.write!r}: use append, merge or replace_partition")
+        if (self.write == "merge") != bool(self.key):
+            raise DeclarationError(f"dataset {self.name}: write='merge' and key=[…] go together")
+        if self.order_by is not None and self.write != "merge":
+            raise DeclarationError(f"dataset {self.name}: order_by says which row of a key stays, with write='merge'")
+        if self.write == "replace_partition" and not self.partitions:
+            raise DeclarationError(f"dataset {self.name}: write='replace_partition' needs partitions=[…]")
+        if self.write != "append" and self.on_overwrite == "append":
+            raise DeclarationError(
+                f"dataset {self.name}: with write={self.write!r} rows are not appended; leave on_overwrite out"
+            )
+
+    def _check_checks(self) -> None:
+        for name, check in self.checks.items():
+            if not isinstance(check, Check):
+                Check(check)
+            elif check.control is not None and (self.ready is None or self.ready.beside is None):
+                raise DeclarationError(
+                    f"dataset {self.name}: check {name} asks for a control file: ready=Ready(beside='.ctl') says where"
+                )
 
     def _check_options(self) -> None:
         for name, found, wanted in (("csv", self.csv, Csv), ("excel", self.excel, Excel)):
@@ -208,7 +236,7 @@ class Dataset:
             )
         if self.pattern is None or self.pattern in LOG_PATTERNS:
             return
-        wrong = _wrong_pattern(self.pattern)
+        wrong = wrong_pattern(self.pattern)
         if wrong:
             raise DeclarationError(f"dataset {self.name}: pattern {self.pattern!r}: {wrong}")
 

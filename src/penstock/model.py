@@ -5,10 +5,14 @@ Words are those of docs/glossary.md. Times are timezone-aware UTC datetimes, siz
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+
+# What datasets, sources and their columns may be called.
+NAME = re.compile(r"^[a-z][a-z0-9_]{0,62}\Z")
 
 # Keys under this prefix belong to penstock: webhook envelopes live here, and only the delivery path registers them.
 RESERVED_PREFIX = "_penstock/"
@@ -24,6 +28,7 @@ NOTIFICATIONS_BUCKET = "(notifications)"
 class State(StrEnum):
     """The states of an object or delivery; `ledger/states.py` holds the legal moves."""
 
+    WAITING = "waiting"
     PENDING = "pending"
     CLAIMED = "claimed"
     LOADED = "loaded"
@@ -72,7 +77,8 @@ class ObjectRef:
     """One generation of a key, or one delivery (`entry` > 0) of an envelope, as the ledger knows it.
 
     `id` is the arrival sequence: a smaller id arrived earlier. `claimed_before`: a run had it and did not settle it,
-    so that it may be in the warehouse already. `again`: somebody asked for it to be loaded anew, over its own rows.
+    so that it may be in the warehouse already. `again`: somebody asked for it to be loaded anew, over its own rows;
+    `only_rejected`: of those only the ones that had been rejected. `arrived_at` is when it was first seen.
     `trouble` is what the last run that had it said of it.
     """
 
@@ -89,6 +95,8 @@ class ObjectRef:
     delivery: str | None = None
     claimed_before: bool = False
     again: bool = False
+    only_rejected: bool = False
+    arrived_at: datetime | None = None
     trouble: str | None = None
 
     @property

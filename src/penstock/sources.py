@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from penstock.declarations import NAME
 from penstock.errors import DeclarationError
 from penstock.events import RESERVED
+from penstock.model import NAME
 from penstock.verification import DeliveryId, Verification, is_secret_header, is_secret_name
 
 _RATE = re.compile(r"[1-9][0-9]{0,8}/(second|minute|hour|day)")

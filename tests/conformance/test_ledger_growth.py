@@ -76,7 +76,7 @@ def a_run(bench: Bench) -> None:
     bench.ledger.work.renew(lease, ttl=TTL)
     bench.ledger.work.older(refs)
     outcomes = [
-        Outcome(ref=ref, state=state, rows=1, reason="r") for ref, state in zip(refs, list(State)[2:6], strict=False)
+        Outcome(ref=ref, state=state, rows=1, reason="r") for ref, state in zip(refs, list(State)[3:7], strict=False)
     ]
     bench.ledger.work.settle(lease, outcomes, run="r", replaced=refs[:1])
     bench.ledger.work.give_back(lease, refs[4:], run="r", failed=refs[-1], reason="r")
@@ -178,7 +178,7 @@ def test_a_batch_takes_as_many_statements_whatever_its_size(bench: Bench, count:
         refs = bench.claim(lease, objects=2 * count)
         older = bench.ledger.work.older(refs)
         replaced = [old for found in older.values() for old in found]
-        outcomes = [Outcome(ref=ref, state=list(State)[2 + n % 4], rows=1, reason="r") for n, ref in enumerate(refs)]
+        outcomes = [Outcome(ref=ref, state=list(State)[3 + n % 4], rows=1, reason="r") for n, ref in enumerate(refs)]
         bench.ledger.work.settle(lease, outcomes, run="r", replaced=replaced)
     assert len(refs) == 2 * count
     assert len(sent) <= 30

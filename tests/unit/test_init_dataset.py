@@ -26,9 +26,9 @@ from penstock.cli.dataset_file import (
 from penstock.cli.init_dataset import init_dataset
 from penstock.cli.preview import preview
 from penstock.cli.shaky import Texts, hint_for, reserved_words
-from penstock.declarations import NAME, Dataset
+from penstock.declarations import Dataset
 from penstock.errors import DeclarationError, PenstockError, Unreadable
-from penstock.model import Column
+from penstock.model import NAME, Column
 from penstock.project import load_project
 from tests.examples import examples
 

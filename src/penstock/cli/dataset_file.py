@@ -9,11 +9,11 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from penstock.declarations import NAME, Dataset
+from penstock.declarations import Dataset
 from penstock.errors import DeclarationError
 from penstock.formats.names import normalised, quoted
 from penstock.formats.packed import bare_name
-from penstock.model import Column
+from penstock.model import NAME, Column
 
 _WIDTH = 88
 _LONGEST = 50

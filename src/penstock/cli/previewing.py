@@ -214,14 +214,14 @@ def checks_in(reason: str, names: Sequence[str]) -> set[str]:
 
 
 def _checks(dataset: Dataset, result: ReadResult) -> list[Checked]:
-    names = list(dataset.checks)
+    names = list(dataset.row_checks)
     failing = dict.fromkeys(names, 0)
     if names:
         counted = pc.value_counts(result.rejected.column("reason").combine_chunks())
         for one in counted:
             for name in checks_in(one["values"].as_py(), names):
                 failing[name] += one["counts"].as_py()
-    return [Checked(name=name, predicate=str(dataset.checks[name]), failing=failing[name]) for name in names]
+    return [Checked(name=name, predicate=dataset.row_checks[name].predicate, failing=failing[name]) for name in names]
 
 
 def _columns(dataset: Dataset, result: ReadResult, known: Schema | None) -> list[Taken]:

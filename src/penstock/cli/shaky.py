@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from penstock import formats
 from penstock.cli.dataset_file import Hint
-from penstock.declarations import NAME, Dataset
+from penstock.declarations import Dataset
 from penstock.formats.engine import cursor
 from penstock.formats.names import json_keys, quoted
-from penstock.model import Column, Schema
+from penstock.model import NAME, Column, Schema
 
 # A text column is worth a hint when so many of its values are numbers.
 _MOSTLY = 0.9

@@ -11,7 +11,7 @@ from typing import Any
 
 import duckdb
 
-from penstock.declarations import Csv
+from penstock.dialects import Csv
 from penstock.errors import Unreadable
 from penstock.formats.names import literal
 from penstock.machine_faults import raise_machine_fault

@@ -14,7 +14,8 @@ from typing import Any
 
 import duckdb
 
-from penstock.declarations import LOG_PATTERNS, Dataset
+from penstock.declarations import Dataset
+from penstock.dialects import LOG_PATTERNS
 from penstock.errors import DeclarationError, Unreadable
 from penstock.formats.csv import read_records, remembering
 from penstock.formats.csv_scan import reading, refuse_long_lines

@@ -132,7 +132,10 @@ def shape_together(
 
 def stands_alone(dataset: Dataset) -> bool:
     """Whether an expression of the declaration may see more of an object than the values of one row."""
-    return any(_MORE_THAN_A_ROW.search(text) for text in [*dataset.derive.values(), *dataset.checks.values()])
+    return any(
+        _MORE_THAN_A_ROW.search(text)
+        for text in [*dataset.derive.values(), *(check.predicate for check in dataset.row_checks.values())]
+    )
 
 
 def _all_good(found: pa.Table) -> bool:
@@ -155,7 +158,7 @@ def _with_raw(connection: duckdb.DuckDBPyConnection, bad: pa.Table, keep: Keep) 
     # The raw text may be costly to make, so it is made for the bad rows only.
     connection.register("bad", bad)
     relation = connection.sql(
-        f"SELECT b.{quoted(ROW)}, b.{quoted(LINE)}, b.{quoted(BAD)}, s.{quoted(RAW)} "
+        f"SELECT b.{quoted(ROW)}, b.{quoted(LINE)}, b.{quoted(BAD)}, s.{quoted(RAW)}, NULL::VARCHAR, NULL::VARCHAR "
         f"FROM bad b JOIN source s ON s.{quoted(ROW)} = b.{quoted(ROW)} ORDER BY 1"
     )
     return keep.read(relation).rename_columns(REJECTED.names).cast(REJECTED)
@@ -212,7 +215,8 @@ def _query(dataset: Dataset, schema: Schema, values: Sequence[Value], *, guarded
             value = f"{step}.v"
         inner = _with_column(inner, name, value, replaces=name in names)
         names.add(name)
-    for name, predicate in dataset.checks.items():
+    for name, check in dataset.row_checks.items():
+        predicate = check.predicate
         value = f"TRY(({predicate}\n))" if guarded else f"({predicate}\n)"
         bad.append(f"CASE WHEN {value} IS NOT TRUE THEN {literal(f'check {name}')} END")
     kept = "".join(f"{quoted(name)}, " for name in _kept(dataset, schema))
@@ -298,7 +302,8 @@ def _culprit(
         names.add(name)
         if reason := _refused(connection, inner):
             return f"derive {name} {expression!r}: {reason}"
-    for name, predicate in dataset.checks.items():
+    for name, check in dataset.row_checks.items():
+        predicate = check.predicate
         if reason := _refused(connection, f"SELECT ({predicate}\n) IS NOT TRUE FROM ({inner})"):
             return f"check {name} {predicate!r}: {reason}"
     return None

@@ -346,4 +346,4 @@ def _insert(connection: Connection, rows: dict[tuple[str, str], dict[str, Any]])
 
 
 # `states.BIRTHS` is what this module may insert; the assertion keeps the two together.
-assert {State.PENDING, State.QUARANTINED, State.IGNORED} == states.BIRTHS
+assert {State.WAITING, State.PENDING, State.QUARANTINED, State.IGNORED} == states.BIRTHS

@@ -32,7 +32,9 @@ def ref_of(row: Any) -> ObjectRef:
         attempts=row.attempts,
         delivery=row.delivery,
         claimed_before=row.run is not None,
-        again=bool(row.again),
+        again=row.again == 1,
+        only_rejected=row.again == 2,
+        arrived_at=row.arrived_at,
         trouble=row.reason,
     )
 

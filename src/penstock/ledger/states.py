@@ -1,5 +1,6 @@
 """The states of an object or delivery, and which may follow which. Pure.
 
+waiting     recorded, but its sender says by another object when it is whole, and has not said so yet.
 pending     recorded, waiting for a run. The relay wakes a run for it, again and again, until one claims it.
 claimed     a run that holds the dataset's lease works on it. Dies the run, the next holder takes the claim back.
 loaded      its rows and its marker are in the warehouse.
@@ -20,6 +21,7 @@ from collections.abc import Mapping
 from penstock.model import State
 
 MOVES: Mapping[State, frozenset[State]] = {
+    State.WAITING: frozenset({State.PENDING, State.MISSING, State.SUPERSEDED}),
     State.PENDING: frozenset({State.CLAIMED, State.MISSING, State.SUPERSEDED}),
     State.CLAIMED: frozenset(
         {State.PENDING, State.LOADED, State.QUARANTINED, State.EMPTY, State.MISSING, State.SUPERSEDED}
@@ -33,7 +35,7 @@ MOVES: Mapping[State, frozenset[State]] = {
 }
 
 # What a fresh row may be born as: a refused file and an unknown prefix are quarantined from the start.
-BIRTHS = frozenset({State.PENDING, State.QUARANTINED, State.IGNORED})
+BIRTHS = frozenset({State.WAITING, State.PENDING, State.QUARANTINED, State.IGNORED})
 
 # The ends of a claim.
 OUTCOMES = MOVES[State.CLAIMED] - {State.PENDING}
@@ -50,6 +52,7 @@ def next_step(state: State, *, removed: bool = False) -> str:
         rows = "its rows are in the warehouse, and " if state is State.LOADED else ""
         return f"nothing; {rows}retention archived it. To load it: put it again"
     return {
+        State.WAITING: "it is loaded as soon as the object comes that it waits for. Not to wait: penstock replay KEY",
         State.PENDING: "a run loads it as soon as it is woken; look again in a few seconds",
         State.CLAIMED: "the run that holds it loads it; if that run died, the next one takes it over",
         State.LOADED: "nothing; its rows are in the warehouse. To replace them: penstock replay KEY --force",

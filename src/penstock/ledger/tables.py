@@ -81,6 +81,7 @@ objects = Table(
         Integer,
         nullable=False,
         server_default="0",
+        # And 2: of its rows only those that had been rejected.
         comment="1: load it although the warehouse has it; its rows there are replaced",
     ),
     Column("claim_token", BigInteger),
@@ -90,6 +91,15 @@ objects = Table(
     Column("arrived_at", Moment, nullable=False),
     Column("changed_at", Moment, nullable=False),
     Column("request", Text, comment="the HTTP request that brought a delivery"),
+    Column("waits_for", Text, comment="the key, or the glob of keys, that says it is whole"),
+    Column(
+        "backlog",
+        Integer,
+        nullable=False,
+        server_default="0",
+        comment="1: old, to be loaded when nothing new is pending",
+    ),
+    Column("modified_at", Moment, comment="when the store says that it was written"),
     CheckConstraint(f"state IN ({_STATES})", name="state_known"),
     CheckConstraint("(state = 'claimed') = (claim_token IS NOT NULL)", name="claimed_has_token"),
     CheckConstraint("dataset IS NOT NULL OR state IN ('quarantined', 'superseded', 'ignored')", name="has_dataset"),
@@ -109,6 +119,20 @@ objects = Table(
     # With the id, so that what is pending, and what is loaded, is read in arrival order and a page at a time.
     Index("by_state", "state", "dataset", "id"),
     Index("by_change", "changed_at"),
+    Index(
+        "waiting_for",
+        "waits_for",
+        "bucket",
+        sqlite_where=text("waits_for IS NOT NULL"),
+        postgresql_where=text("waits_for IS NOT NULL"),
+    ),
+    Index(
+        "backlog",
+        "dataset",
+        "modified_at",
+        sqlite_where=text("backlog = 1 AND state = 'pending'"),
+        postgresql_where=text("backlog = 1 AND state = 'pending'"),
+    ),
     Index(
         "by_request",
         "request",
@@ -232,6 +256,7 @@ leases = Table(
     Column("holder", Text, comment="NULL: nobody"),
     Column("expires_at", Moment, nullable=False),
     Column("hold_until", Moment, comment="a transient error holds the dataset until then"),
+    Column("backlog_due", Moment, comment="until then no old object is claimed"),
     CheckConstraint("token > 0", name="token_positive"),
 )
 
@@ -269,6 +294,22 @@ schemas = Table(
     Column("dialect", JSON, nullable=False),
     Column("cause", Text, nullable=False),
     Column("created_at", Moment, nullable=False),
+)
+
+announced = Table(
+    "announced",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("bucket", Text, primary_key=True),
+    Column("manifest", Text, nullable=False, comment="the key of the manifest that named it first"),
+)
+
+watermarks = Table(
+    "watermarks",
+    metadata,
+    Column("dataset", Text, primary_key=True),
+    Column("event_time", Moment, nullable=False, comment="the greatest one that was loaded"),
+    Column("late", BigInteger, nullable=False, comment="rows that came after it by more than is allowed"),
 )
 
 files = Table(

@@ -32,7 +32,9 @@ class LoadPart:
     `rows`: the table's columns, `_penstock_row`, `_penstock_rescued`; `rejected`: `_penstock_row`, line, reason, raw.
     `replaces`: names (`bucket/key@generation`) of generations whose rows and markers go in the same transaction. The
     warehouse remembers them, so that a late load of one of them does not bring it back. `again`: the object is loaded
-    although its marker may be there; what it brought before goes in the same transaction.
+    although its marker may be there; what it brought before goes in the same transaction. `only_rejected`: it is
+    loaded although its marker is there; of its rows only those are added that it has not in the table, and `rejected`
+    takes the place of what it had there.
     """
 
     ref: ObjectRef
@@ -40,6 +42,21 @@ class LoadPart:
     rejected: pa.Table
     replaces: tuple[str, ...] = ()
     again: bool = False
+    only_rejected: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Write:
+    """How rows come into the table: appended, unless one of the two is said.
+
+    `key`: of the rows with an equal key the one stays that has the greatest `order_by` (NULL is the least), then that
+    of the latest arrival, then the last one of an object. `partitions`: of the rows that are equal in these columns
+    those of the latest arrival stay. NULL equals NULL. Arrivals are compared by `ObjectRef.arrived_at`, then by `id`.
+    """
+
+    key: tuple[str, ...] = ()
+    order_by: str | None = None
+    partitions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
