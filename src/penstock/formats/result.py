@@ -11,7 +11,16 @@ from penstock.model import Schema
 ROW = "_penstock_row"
 RESCUED = "_penstock_rescued"
 
-REJECTED = pa.schema([(ROW, pa.int64()), ("line", pa.int64()), ("reason", pa.string()), ("raw", pa.string())])
+REJECTED = pa.schema(
+    [
+        (ROW, pa.int64()),
+        ("line", pa.int64()),
+        ("reason", pa.string()),
+        ("raw", pa.string()),
+        ("column", pa.string()),
+        ("check", pa.string()),
+    ]
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +29,8 @@ class ReadResult:
 
     `rows`: the table's columns in order, then `_penstock_row` (from 1) and `_penstock_rescued` (JSON text or null).
     `columns`: name and DuckDB type of the table's columns, without penstock's own two; Arrow shows JSON as text.
-    `rejected`: `_penstock_row`, `line` (null where unknown), `reason`, `raw`.
+    `rejected`: `_penstock_row`, `line` (null where unknown), `reason`, `raw`, and the first `column` or `check` that is
+    to blame (null where there is none).
     `total`: records seen, good and bad. `schema`: the one that was given, or a widened copy of it.
     """
 
