@@ -88,7 +88,9 @@ class Access:
         finally:
             if log.isEnabledFor(logging.INFO):
                 took = self._seconds() - arrived
-                log.info("%s", line(scope, counted, self._sources, began=began, milliseconds=took * 1000))
+                text = line(scope, counted, self._sources, began=began, milliseconds=took * 1000)
+                # As log.info does, but for the search for who calls, which takes longer than all else here.
+                log.handle(logging.LogRecord(LOGGER, logging.INFO, __file__, 0, text, None, None))
 
     def _request_id(self, scope: Scope) -> str:
         given = [value for name, value in scope["headers"] if name == _ID_HEADER]
