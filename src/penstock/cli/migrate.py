@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from penstock.ledger import Ledger
+from penstock.ledger.database import brought
 from penstock.settings import load_settings
 
 
@@ -20,5 +21,14 @@ def migrate(project_dir: Path) -> None:
     ledger.close()
     if before == after:
         click.echo(f"The ledger has revision {after} already.")
-    else:
-        click.echo(f"The ledger went from {before or 'nothing'} to revision {after}. Next: penstock up")
+        return
+    steps = steps_taken(before, after)
+    click.echo(f"The ledger went from {before or 'nothing'} to revision {after}{':' if steps else '.'}")
+    for line in steps:
+        click.echo(f"  {line}")
+    click.echo("Next: penstock up")
+
+
+def steps_taken(before: str | None, after: str) -> list[str]:
+    """A line for each revision that a migration went through; none for a ledger that was made just now."""
+    return [f"{revision}  {what}" for revision, what in brought(before, after)] if before else []

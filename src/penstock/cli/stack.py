@@ -17,7 +17,9 @@ import httpx
 
 from penstock import object_server
 from penstock.cli.apply import apply_project
+from penstock.cli.faulty import refuse_faulty
 from penstock.cli.free_ports import free_port
+from penstock.cli.migrate import steps_taken
 from penstock.cli.prefect_processes import server_argv, server_env
 from penstock.cli.secrets import made_secrets
 from penstock.cli.supervisor import GRACE_SECONDS, Child, Supervisor
@@ -83,6 +85,7 @@ def running_stack(project_dir: Path, *, say: Callable[[str], None], env: dict[st
 def _start(project_dir: Path, supervisor: Supervisor, *, say: Callable[[str], None], env: dict[str, str]) -> Stack:
     settings = load_settings(project_dir)
     project = load_project(settings.project_dir, only=["flows", "sensors", "webhook"])
+    refuse_faulty(settings, project)
     secrets = made_secrets(settings.home, project.sources, has=lambda name: bool(settings.resolve_secret(name)))
     runtime: dict[str, str | int] = {"pid": os.getpid()}
     own_store, console = not settings.s3_endpoint, None
@@ -94,7 +97,7 @@ def _start(project_dir: Path, supervisor: Supervisor, *, say: Callable[[str], No
         runtime["PENSTOCK_S3_ENDPOINT"] = f"127.0.0.1:{own.port}"
         runtime["PENSTOCK_BUCKET_EVENTS"] = own.events
         described, console = own.words, own.console
-    own_prefect = not settings.prefect_api_url
+    own_prefect, prefect_port = not settings.prefect_api_url, 0
     if own_prefect:
         prefect_port = free_port(_PREFECT_PORT)
         supervisor.start(_prefect_child(settings, secrets, env, prefect_port))
@@ -102,9 +105,10 @@ def _start(project_dir: Path, supervisor: Supervisor, *, say: Callable[[str], No
     write_made(settings.home, RUNTIME_FILE, runtime)
     # A port that was set but is taken must not win over the one that was chosen instead.
     env = {**env, "PENSTOCK_PORT": str(webhook_port)}
-    settings = load_settings(project_dir, port=webhook_port)
+    asked_port, settings = settings.port, load_settings(project_dir, port=webhook_port)
     shutil.rmtree(spool_folder(settings), ignore_errors=True)
-    say(f"ledger      {_migrate(settings)}")
+    for line in _migrate(settings):
+        say(f"ledger      {line}")
     if own_store:
         supervisor.wait_ready("object-store", seconds=_READY_SECONDS)
     versioned = prepare_store(settings)
@@ -117,10 +121,15 @@ def _start(project_dir: Path, supervisor: Supervisor, *, say: Callable[[str], No
     if own_prefect:
         supervisor.wait_ready("prefect", seconds=_READY_SECONDS)
     prefect_url = without_login(settings.prefect_api_url.removesuffix("/api"))
-    say(f"prefect     {prefect_url}")
+    say(f"prefect     {prefect_url}{_unless(_PREFECT_PORT, prefect_port) if own_prefect else ''}")
     applied = _apply(settings)
+    if folder := applied_elsewhere(applied):
+        say(
+            f"prefect     {settings.project} was applied from {folder} until now. If that is another project, give "
+            "this one a name of its own (pyproject.toml, or PENSTOCK_PROJECT): of one name they are one project"
+        )
     supervisor.wait_ready("serve", "worker", seconds=_READY_SECONDS)
-    say(f"webhook     http://{settings.host}:{settings.port}")
+    say(f"webhook     http://{settings.host}:{webhook_port}{_unless(asked_port, webhook_port)}")
     return Stack(
         settings=settings,
         project=project,
@@ -173,7 +182,8 @@ def _own_store(settings: Settings, secrets: dict[str, str], env: dict[str, str],
         port=port,
         console=console if minio else None,
         events="webhook" if minio else "folder",
-        words=f"{'MinIO' if minio else 'embedded (rclone serve s3)'} at http://127.0.0.1:{port}",
+        words=f"{'MinIO' if minio else 'embedded (rclone serve s3)'} at http://127.0.0.1:{port}"
+        f"{_unless(_STORE_PORT, port)}",
     )
 
 
@@ -218,11 +228,18 @@ def _part(name: str, settings: Settings, env: dict[str, str]) -> Child:
     )
 
 
-def _migrate(settings: Settings) -> str:
+def _migrate(settings: Settings) -> list[str]:
     ledger = Ledger(settings.ledger, project=settings.project)
     before, after = ledger.migrate(lock_folder=settings.home)
     ledger.close()
-    return f"revision {after}" + ("" if before == after else f" (was {before or 'empty'})")
+    if before == after:
+        return [f"revision {after}"]
+    return [f"revision {after} (was {before or 'empty'})", *steps_taken(before, after)]
+
+
+def _unless(preferred: int, port: int) -> str:
+    """Why a part does not listen where it usually does."""
+    return "" if preferred in (0, port) else f" ({preferred} is taken)"
 
 
 def _apply(settings: Settings, *, attempts: int = 5) -> Plan:
@@ -235,6 +252,18 @@ def _apply(settings: Settings, *, attempts: int = 5) -> Plan:
                 raise
             time.sleep(attempt)
     raise NotRunning
+
+
+def applied_elsewhere(plan: Plan) -> str | None:
+    """The folder from which a project of that name was applied before, where it is another than now."""
+    folders = (
+        difference.old
+        for change in plan.changes
+        if change.what == "deployment"
+        for difference in change.differences
+        if difference.path == "job_variables.working_dir"
+    )
+    return next((str(folder) for folder in folders if folder), None)
 
 
 def _works(settings: Settings, *, since: datetime) -> bool:

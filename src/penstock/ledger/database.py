@@ -33,6 +33,7 @@ from penstock.ledger.at_work import WRITE_LOCK, alone_with_file, attend, be_alon
 
 if TYPE_CHECKING:
     import psycopg
+    from alembic.config import Config
 
 Clock = Callable[[], datetime]
 
@@ -47,6 +48,15 @@ _TO_SEND = "penstock_to_send"
 def utc_now() -> datetime:
     """The machine's clock, in UTC."""
     return datetime.now(UTC)
+
+
+def brought(before: str | None, after: str) -> list[tuple[str, str]]:
+    """The revisions that led from one to the other, each with what it brought, the oldest first."""
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory.from_config(_config()).walk_revisions()
+    steps = [(script.revision, script.doc.partition("\n")[0]) for script in scripts]
+    return [step for step in reversed(steps) if (before or "") < step[0] <= after]
 
 
 def to_send(connection: Connection) -> None:
@@ -135,10 +145,8 @@ class Database:
         lock_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Imported here, because a process that only works with the ledger should not wait for Alembic.
         from alembic import command
-        from alembic.config import Config
 
-        config = Config()
-        config.set_main_option("script_location", "penstock.ledger:migrations")
+        config = _config()
         self._leave()
         # Whoever waits to be at work is let in after the commit only: the stack ends last.
         with ExitStack() as stack, filelock.FileLock(lock_folder / "migrate.lock"), self._migration() as connection:
@@ -241,6 +249,14 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN" if deferred else "BEGIN IMMEDIATE")
 
 
+def _config() -> Config:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", "penstock.ledger:migrations")
+    return config
+
+
 def _revision(connection: Connection) -> str | None:
     if not inspect(connection).has_table("alembic_version"):
         return None
@@ -257,4 +273,7 @@ def _refuse_other(current: str | None) -> None:
 
 def _refuse_newer(current: str | None) -> None:
     if current is not None and current > HEAD:
-        raise NotMigrated(f"the ledger has revision {current}, made by a newer penstock: install that one")
+        raise NotMigrated(
+            f"the ledger has revision {current}, made by a newer penstock; this one knows {HEAD}. Nothing was changed: "
+            "install that one"
+        )
