@@ -9,9 +9,12 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from penstock.model import Schema
+
 OBJECT_ARRIVED = "penstock.object.arrived"
 DATASET_PENDING = "penstock.dataset.pending"
 DATASET_LOADED = "penstock.dataset.loaded"
+SCHEMA_CHANGED = "penstock.dataset.schema_changed"
 OBJECT_QUARANTINED = "penstock.object.quarantined"
 OBJECT_LOST = "penstock.object.lost"
 DELIVERY_ACCEPTED = "penstock.delivery.accepted"
@@ -24,6 +27,8 @@ REQUEST = "penstock.request"
 
 # Prefect drops an event over 1.5 MB silently; a summary names only so many keys.
 SUMMARY_KEYS = 10
+# An object may bring ten thousand columns, with types and names of any length.
+_CHANGES, _LONGEST = 100, 300
 
 _SUMMARY = {"objects": "integer", "bytes": "integer", "keys": "array"}
 PAYLOADS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
@@ -34,6 +39,17 @@ PAYLOADS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     },
     DATASET_PENDING: {"dataset": {"dataset": "string", "wakeup": "integer", "attempt": "integer"}},
     DATASET_LOADED: {"dataset": {**_SUMMARY, "rows": "integer", "rejected": "integer", "run": "string"}},
+    SCHEMA_CHANGED: {
+        "dataset": {
+            "format": "string",
+            "version": "integer",
+            "before": "integer",
+            "columns": "integer",
+            "added": "array",
+            "widened": "array",
+            "cause": "string",
+        },
+    },
     OBJECT_QUARANTINED: {"object": {"key": "string", "object": "string", "reason": "string", "run": "string"}},
     OBJECT_LOST: {"object": {"key": "string", "object": "string", "reason": "string"}},
     DELIVERY_ACCEPTED: {
@@ -84,6 +100,26 @@ def source_resource(project: str, source: str) -> dict[str, str]:
 def summary(keys: list[str], total_bytes: int) -> dict[str, Any]:
     """The payload of one event for a batch of arrivals: counts and the first keys."""
     return {"objects": len(keys), "bytes": total_bytes, "keys": keys[:SUMMARY_KEYS]}
+
+
+def schema_change(form: str, before: Schema | None, after: Schema, cause: str) -> dict[str, Any]:
+    """The payload of a schema's new version: what it has more, and wider; `before` is 0 for the first one."""
+    was = {column.name: column.type for column in before.columns} if before else {}
+    added = [column for column in after.columns if column.name not in was]
+    wider = [column for column in after.columns if was.get(column.name, column.type) != column.type]
+    return {
+        "format": form,
+        "version": after.version,
+        "before": before.version if before else 0,
+        "columns": len(after.columns),
+        "added": [{"name": c.name, "type": _cut(c.type)} for c in added[:_CHANGES]],
+        "widened": [{"name": c.name, "from": _cut(was[c.name]), "to": _cut(c.type)} for c in wider[:_CHANGES]],
+        "cause": _cut(cause),
+    }
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def deployment_name(project: str, dataset: str) -> str:

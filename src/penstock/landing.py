@@ -17,6 +17,7 @@ from typing import BinaryIO, cast
 from penstock import envelope, faults
 from penstock.declarations import Dataset
 from penstock.errors import FileChanged, ObjectMissing, PenstockError, Refused, SettingsError, Transient
+from penstock.keys import takes
 from penstock.ledger import Ledger
 from penstock.ledger.arrivals import FileMark, Seen
 from penstock.ledger.decide import no_dataset
@@ -32,8 +33,8 @@ _ASKED_AT_ONCE = 8
 
 
 def dataset_for(key: str, datasets: Sequence[Dataset]) -> Dataset | None:
-    """The dataset whose prefix takes `key`; prefixes do not overlap (`project.py` sees to it)."""
-    return next((dataset for dataset in datasets if key.startswith(dataset.prefix)), None)
+    """The dataset that takes `key`; no two take the same data (`project.py` sees to it)."""
+    return next((dataset for dataset in datasets if takes(dataset, key)), None)
 
 
 class Landing:
@@ -78,13 +79,17 @@ class Landing:
         when the store does not take it. `progress` is called for each piece that is sent.
         """
         if self.dataset_for(key) is None:
-            raise Refused(no_dataset(key))
+            raise Refused(no_dataset(key, self._datasets))
         if not size and not unchanged():  # the store's client never reads from what has no bytes
             raise FileChanged
         faults.point("landing.file_before_put")
         stat = self._store.put(self._bucket, key, cast(BinaryIO, _Guarded(data, size, unchanged, progress)), size)
         faults.point("landing.file_after_put")
         return stat
+
+    def _seen(self, stat: Stat) -> Seen:
+        dataset = self.dataset_for(stat.key)
+        return Seen(stat=stat, dataset=dataset, untaken=None if dataset else no_dataset(stat.key, self._datasets))
 
     def still_there(self, put: Stat) -> Stat | None:
         """What `put_file` put and nobody recorded; None when the store has something else there by now."""
@@ -101,15 +106,14 @@ class Landing:
         could not be taken earlier, which is forgotten. Raises Transient, and then nothing is recorded.
         """
         seen = [
-            Seen(
-                stat=stat,
-                dataset=self.dataset_for(stat.key),
+            replace(
+                self._seen(stat),
                 mark=replace(mark, etag=stat.etag) if mark is not None else None,
                 was_refused=stat.key in refused,
             )
             for stat, mark in put
         ]
-        new = self._ledger.arrivals.record(seen, Via.FOLDER)
+        new = self._ledger.arrivals.record(seen, Via.FOLDER, datasets=self._datasets)
         faults.point("landing.file_after_record")
         return new
 
@@ -207,7 +211,7 @@ class Landing:
         for key, answer in self._ask(bucket, asked):
             progress()
             if isinstance(answer, Stat):
-                found.append(Seen(stat=answer, dataset=self.dataset_for(key)))
+                found.append(self._seen(answer))
             elif isinstance(answer, ObjectMissing):
                 log.debug("hint for %s leads nowhere: %s", key, answer)
             elif isinstance(answer, Refused):
@@ -221,7 +225,7 @@ class Landing:
                 skip(key, answer)
         if refused and self._ledger.arrivals.refuse_keys(bucket, refused, via):
             log.warning("keys that cannot be asked for are in quarantine, such as %r", next(iter(refused)))
-        return self._ledger.arrivals.record(found, via) if found else 0
+        return self._ledger.arrivals.record(found, via, datasets=self._datasets) if found else 0
 
     def _ask(self, bucket: str, keys: Sequence[str]) -> Iterator[tuple[str, Stat | PenstockError]]:
         """What the store says of each key, in their order; of many, a few are asked for at a time."""

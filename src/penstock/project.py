@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +17,9 @@ from typing import Any
 
 from penstock.declarations import Bucket, Dataset, Folder
 from penstock.errors import DeclarationError
+from penstock.keys import may_overlap, prefixes, wrong_glob
+from penstock.model import RESERVED_PREFIX
+from penstock.source_lines import line_of
 from penstock.sources import Source
 
 FOLDERS = ("flows", "sensors", "webhook", "automations")
@@ -34,6 +37,8 @@ class Project:
     automations: tuple[Any, ...] = ()
     # The file in which each automation is declared, by the automation's name as it is written there.
     declared_in: Mapping[str, str] = field(default_factory=dict)
+    # The file below `root` in which each dataset is declared, by its name.
+    dataset_files: Mapping[str, Path] = field(default_factory=dict)
 
     def dataset(self, name: str) -> Dataset:
         """The dataset of that name. Raises DeclarationError naming those that there are."""
@@ -41,6 +46,10 @@ class Project:
             if dataset.name == name:
                 return dataset
         raise DeclarationError(f"no dataset {name!r}; there are: {', '.join(d.name for d in self.datasets) or 'none'}")
+
+    def place(self, dataset: str, *where: str) -> tuple[str, int | None]:
+        """The file that declares a dataset, and the line in which it says `where`: a field, and a key or item of it."""
+        return _place(self.root, self.dataset_files[dataset], *where)
 
     def source(self, name: str) -> Source:
         """The source of that name. Raises DeclarationError naming those that there are."""
@@ -61,14 +70,14 @@ def load_project(root: Path, *, only: Sequence[str] = FOLDERS) -> Project:
         raise DeclarationError(f"{root} is no penstock project: it has no folder flows/. Give one with --project DIR")
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
-    datasets: list[Dataset] = []
+    datasets: list[tuple[Path, Dataset]] = []
     sensors: list[Folder | Bucket] = []
     sources: list[Source] = []
     automations: list[Any] = []
     declared_in: dict[str, str] = {}
     if "flows" in only:
         for path, module in _modules(root, "flows"):
-            datasets += _exported(path, module, "DATASET", Dataset)
+            datasets += [(path, dataset) for dataset in _exported(path, module, "DATASET", Dataset)]
     if "sensors" in only:
         for path, module in _modules(root, "sensors"):
             sensors += _exported(path, module, "SENSOR", (Folder, Bucket))
@@ -80,15 +89,18 @@ def load_project(root: Path, *, only: Sequence[str] = FOLDERS) -> Project:
             for found in _exported(path, module, "AUTOMATIONS", (list, tuple)):
                 automations += found
                 declared_in.update({str(getattr(one, "name", one)): str(path) for one in found})
-    _check_together(datasets, sources if "flows" in only else [])
+    _check_datasets(root, datasets)
+    if "flows" in only:
+        _check_sources(sources, {dataset.name for _, dataset in datasets})
     return Project(
         root=root,
-        datasets=tuple(datasets),
+        datasets=tuple(dataset for _, dataset in datasets),
         folders=tuple(sensor for sensor in sensors if isinstance(sensor, Folder)),
         buckets=tuple(sensor for sensor in sensors if isinstance(sensor, Bucket)),
         sources=tuple(sources),
         automations=tuple(automations),
         declared_in=declared_in,
+        dataset_files={dataset.name: path for path, dataset in datasets},
     )
 
 
@@ -129,22 +141,50 @@ def _exported(path: Path, module: ModuleType, name: str, kind: type[Any] | tuple
     return [value]
 
 
-def _check_together(datasets: Sequence[Dataset], sources: Sequence[Source]) -> None:
-    for index, one in enumerate(datasets):
-        for other in datasets[index + 1 :]:
+def _place(root: Path, file: Path, *where: str) -> tuple[str, int | None]:
+    return str(file), line_of((root / file).read_text(encoding="utf-8", errors="replace"), where)
+
+
+def _check_datasets(root: Path, found: Sequence[tuple[Path, Dataset]]) -> None:
+    def refuse(file: Path, where: str, reason: str) -> None:
+        path, line = _place(root, file, where)
+        raise DeclarationError(f"{path}:{line}: {reason}" if line else f"{path}: {reason}")
+
+    for file, dataset in found:
+        if any(prefix.startswith(RESERVED_PREFIX) for prefix in prefixes(dataset)):
+            refuse(file, "backfill", f"dataset {dataset.name}: the prefix {RESERVED_PREFIX!r} is penstock's own")
+        if dataset.match is not None and (wrong := wrong_glob(dataset.match)):
+            refuse(file, "match", f"dataset {dataset.name}: match {wrong}")
+        manifest = dataset.ready.manifest if dataset.ready else None
+        if manifest is not None and (wrong := wrong_glob(manifest)):
+            refuse(file, "ready", f"dataset {dataset.name}: ready: manifest {wrong}")
+    for index, (file, one) in enumerate(found):
+        for earlier, other in found[:index]:
             if one.name == other.name:
-                raise DeclarationError(f"two files in flows/ declare the dataset {one.name}")
-            if one.prefix.startswith(other.prefix) or other.prefix.startswith(one.prefix):
-                raise DeclarationError(
-                    f"datasets {one.name} and {other.name} overlap: {one.prefix!r} and {other.prefix!r}; "
-                    "an object belongs to one dataset"
+                refuse(file, "name", f"{earlier} declares the dataset {one.name} too; give one another name")
+            if may_overlap(one, other):
+                refuse(
+                    file,
+                    "match" if one.match is not None else "prefix",
+                    f"datasets {one.name} and {other.name} ({earlier}) overlap: {_taken(one)} and {_taken(other)}; "
+                    "an object belongs to one dataset: give one another prefix, or both a match='…'",
                 )
-    names = {dataset.name for dataset in datasets}
+
+
+def _taken(dataset: Dataset) -> str:
+    """What a dataset takes, in the words of its declaration."""
+    rest = f" with match {dataset.match!r}" if dataset.match is not None else ""
+    ready = dataset.ready
+    waits = "" if ready is None else f", waiting for {(ready.beside or ready.folder or ready.manifest)!r}"
+    return " and ".join(map(repr, prefixes(dataset))) + rest + waits
+
+
+def _check_sources(sources: Sequence[Source], datasets: Collection[str]) -> None:
     seen: set[str] = set()
     for source in sources:
         if source.name in seen:
             raise DeclarationError(f"two files in webhook/ declare the source {source.name}")
         seen.add(source.name)
         for dataset in source.datasets:
-            if dataset not in names:
+            if dataset not in datasets:
                 raise DeclarationError(f"source {source.name} feeds the dataset {dataset!r}, which flows/ lacks")

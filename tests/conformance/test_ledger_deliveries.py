@@ -152,17 +152,17 @@ class TestLists:
         """Six deliveries of two sources, two at each moment, and a file."""
         for number in range(6):
             came = delivery(f"d{number}", source="shop" if number % 2 else "mill", dataset="sales")
-            at = START + timedelta(minutes=number // 2)
+            at = bench.clock.now = START + timedelta(minutes=number // 2)
             record(bench, replace(came, received_at=at, request=f"r{number}"), key=f"e{number}")
         bench.arrive("sales/file")
 
     def test_the_newest_come_first(self, bench: Bench) -> None:
-        """By the time they came and then their number; files are none of them."""
+        """By the time they came and then their number; files are none of them. Recorded later is later."""
         self.fill(bench)
         assert ids(bench.ledger.delivered.page(limit=10)) == ["d5", "d4", "d3", "d2", "d1", "d0"]
         late = replace(delivery("late"), received_at=START - timedelta(hours=1))
         record(bench, late, key="late")
-        assert ids(bench.ledger.delivered.page(limit=10))[-1] == "late"
+        assert ids(bench.ledger.delivered.page(limit=10))[0] == "late"
 
     def test_they_are_narrowed(self, bench: Bench) -> None:
         """By source, dataset, state and moment, together too."""

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, insert
 
+from penstock.declarations import Backfill
 from penstock.ledger.replay import Selection
+from penstock.ledger.tables import objects
 from penstock.model import Outcome, State, Via
 from tests.conformance.ledgers import BACKENDS, MAKERS, SALES, START, TTL, Bench, delivery, stat
 
@@ -60,6 +62,35 @@ def scans(bench: Bench, statement: str, parameters: Any) -> list[str]:
         return list(_whole(found[0]["Plan"]))
 
 
+def reads(bench: Bench, statement: str, parameters: Any) -> int:
+    """How many steps SQLite takes for a statement, or rows PostgreSQL looks at; what it changes is rolled back."""
+    with bench.ledger.database.engine.connect() as connection:
+        if not bench.ledger.database.is_sqlite:
+            plan = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters).scalar_one()
+            found = plan if isinstance(plan, list) else json.loads(plan)
+            return max(_looked_at(found[0]["Plan"]))
+        count = 0
+
+        def step() -> None:
+            nonlocal count
+            count += 100
+
+        raw = connection.connection.driver_connection
+        assert raw is not None
+        raw.set_progress_handler(step, 100)
+        try:
+            connection.exec_driver_sql(statement, parameters).close()
+        finally:
+            raw.set_progress_handler(None, 0)
+        return count
+
+
+def _looked_at(node: dict[str, Any]) -> Iterator[int]:
+    yield node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+    for child in node.get("Plans", ()):
+        yield from _looked_at(child)
+
+
 def _whole(node: dict[str, Any]) -> Iterator[str]:
     reads = node["Node Type"] in {"Seq Scan", "Index Scan", "Index Only Scan", "Bitmap Index Scan"}
     if reads and node.get("Relation Name", "objects") in LARGE:
@@ -83,6 +114,26 @@ def a_run(bench: Bench) -> None:
     bench.clock.forward(60)
     bench.ledger.work.finish(lease)
     bench.ledger.work.abandon(lease, reason="r", run="r", blame=True)
+
+
+def a_backfill(bench: Bench) -> None:
+    with bench.ledger.database.write() as connection:
+        connection.execute(
+            objects.update().where(objects.c.id.in_([22, 24, 26, 28])).values(backlog=1, modified_at=START)
+        )
+    bench.arrive("sales/1", "b", version="b")
+    for order in ("newest", "oldest"):
+        for per_minute in (None, 8):
+            backfill = Backfill(prefix="archive/", order=order, per_minute=per_minute)
+            bench.clock.forward(60)
+            lease = bench.take(holder=f"{order} {per_minute}")
+            for _ in range(3):
+                refs = bench.ledger.work.claim(lease, run="r", max_objects=8, max_bytes=1000, backfill=backfill)
+                bench.settle(lease, *refs)
+            if not bench.ledger.work.finish(lease):
+                bench.ledger.work.abandon(lease, reason="r", run="r", blame=False)
+            bench.arrive(f"sales/{order}/{per_minute}")
+            bench.ledger.wakeups.find()
 
 
 def a_relay(bench: Bench) -> None:
@@ -131,7 +182,7 @@ def retention(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     "work",
-    [a_run, a_relay, a_sweep, arrivals, people, checks, retention],
+    [a_run, a_backfill, a_relay, a_sweep, arrivals, people, checks, retention],
     ids=lambda work: str(work.__name__),
 )
 def test_no_hot_question_reads_a_whole_table(bench: Bench, work: Callable[[Bench], None]) -> None:
@@ -150,6 +201,35 @@ def test_no_hot_question_reads_a_whole_table(bench: Bench, work: Callable[[Bench
     assert sent
     found = {statement: plan for statement, parameters in sent if (plan := scans(bench, statement, parameters))}
     assert not found
+
+
+@pytest.mark.parametrize(
+    "backfill", [None, Backfill(prefix="a/"), Backfill(prefix="a/", per_minute=80)], ids=["none", "all", "slow"]
+)
+def test_old_ones_that_wait_are_not_read_through(bench: Bench, backfill: Backfill | None) -> None:
+    """Of 10,000 old objects that wait, a run, the relay and an arrival look at no more than they take."""
+    old = {"dataset": "sales", "bucket": "landing", "generation": 1, "entry": 0, "etag": "a", "size": 1, "via": "sweep"}
+    old |= {"state": "pending", "arrived_at": START, "changed_at": START, "backlog": 1}
+    rows = [{**old, "key": f"a/{n}", "modified_at": START - timedelta(hours=n * 7919 % 10_000)} for n in range(10_000)]
+    with bench.ledger.database.write() as connection:
+        connection.execute(insert(objects), rows)
+    if not bench.ledger.database.is_sqlite:
+        with bench.ledger.database.engine.connect() as connection:
+            connection.execution_options(isolation_level="AUTOCOMMIT").exec_driver_sql("ANALYZE objects")
+    with recorded(bench) as sent:
+        bench.ledger.wakeups.find()
+        lease = bench.take()
+        for _ in range(2):
+            refs = bench.ledger.work.claim(lease, run="r", max_objects=80, max_bytes=1000, backfill=backfill)
+            bench.settle(lease, *refs)
+        if not bench.ledger.work.finish(lease):
+            bench.ledger.work.abandon(lease, reason="r", run="r", blame=False)
+        bench.arrive("sales/new")
+        bench.ledger.wakeups.find()
+    asked = {
+        statement: reads(bench, statement, parameters) for statement, parameters in sent if "INSERT" not in statement
+    }
+    assert not {statement: count for statement, count in asked.items() if count > 8000}
 
 
 def test_an_idle_relay_only_reads(bench: Bench) -> None:

@@ -21,11 +21,13 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import select
 
+from penstock.declarations import Ready
 from penstock.errors import LeaseLost
 from penstock.ledger import states
 from penstock.ledger.decide import together
 from penstock.ledger.replay import Selection
 from penstock.ledger.tables import leases
+from penstock.ledger.waiting import MARKER
 from penstock.model import Lease, ObjectRef, Outcome, State
 from tests.conformance.ledgers import BACKENDS, MAKERS, TTL, Bench, declared
 from tests.examples import examples
@@ -34,6 +36,7 @@ DATASETS = {
     "sales": declared("sales"),
     "logs": declared("logs", on_overwrite="append"),
     "once": declared("once", on_overwrite="ignore"),
+    "days": declared("days", ready=Ready(beside=".done")),
 }
 # A database of its own for each example makes those on PostgreSQL dear.
 FEW = {"sqlite": 20, "postgres": 10}
@@ -84,7 +87,8 @@ class LedgerMachine(RuleBasedStateMachine):
         if count or DATASETS[dataset].on_overwrite != "append":
             self.stats[(dataset, name)] = etag
         self.generations.add((name, etag))
-        if count and not self.is_live(dataset) and not self.is_held(dataset):
+        waits = self.bench.ledger.arrivals.latest("landing", [name])[name].state is State.WAITING
+        if count and not waits and not self.is_live(dataset) and not self.is_held(dataset):
             assert dataset in self.bench.woken()
         assert len(self.bench.rows()) >= len(before) + count
 
@@ -99,6 +103,29 @@ class LedgerMachine(RuleBasedStateMachine):
         assert count == (latest.state in (State.MISSING, State.SUPERSEDED))
         if not count:
             assert self.bench.everything() == before
+
+    @rule(key=st.sampled_from("xy"), etag=st.sampled_from("ab"))
+    def mark(self, key: str, etag: str) -> None:
+        """The sender says that an object is whole: what waited is pending, and woken for; nothing else moves."""
+        before = {row.id: row.state for row in self.bench.rows()}
+        name = f"days/{key}.done"
+        assert self.bench.arrive(name, etag, dataset=DATASETS["days"]) == 0
+        released = {row.id for row in self.bench.rows() if before.get(row.id, row.state) != row.state}
+        assert {before[row_id] for row_id in released} <= {State.WAITING}
+        assert all(row.state == State.PENDING for row in self.bench.rows() if row.id in released)
+        assert not [row for row in self.bench.rows() if row.state == State.WAITING and row.waits_for == name]
+        if released and not self.is_live("days") and not self.is_held("days"):
+            assert "days" in self.bench.woken()
+
+    @rule(name=st.sampled_from(["days/x", "days/y", "days/x.done", "days/y.done"]))
+    def withdraw(self, name: str) -> None:
+        """The sender removes an object or what said that it is whole: what no run had is missing, and waits no more."""
+        had = {row.id for row in self.bench.rows() if row.run is not None}
+        removals = self.bench.ledger.removals
+        lost = removals.untried("landing", [name]).get(name, [])
+        for ref in removals.record("landing", [name], [ref for ref in lost if ref.version_id is None]):
+            assert ref.id not in had
+        assert not [row for row in self.bench.rows() if row.key == name and row.state == State.WAITING]
 
     # Time
 
@@ -317,10 +344,19 @@ class LedgerMachine(RuleBasedStateMachine):
         for row in self.bench.rows():
             latest[row.key] = row
         for row in latest.values():
-            assert row.state in OPEN | {State.LOADED} or row.reason
-            if row.state == State.IGNORED and not row.reason.startswith("dropped by"):
+            assert row.state in OPEN | {State.LOADED, State.WAITING} or row.reason
+            if row.state == State.IGNORED and not row.reason.startswith(("dropped by", MARKER)):
                 older = [r.state for r in self.bench.rows() if r.key == row.key and r.id != row.id]
                 assert {State.PENDING, State.CLAIMED, State.LOADED, State.EMPTY, State.QUARANTINED} & set(older)
+
+    @invariant()
+    def nothing_waits_for_what_is_there(self) -> None:
+        """What waits names its marker, and of that the newest generation is not there."""
+        newest = {row.key: row.state for row in self.bench.rows()}
+        for row in self.bench.rows():
+            if row.state == State.WAITING:
+                assert row.waits_for == f"{row.key}.done"
+                assert newest.get(row.waits_for, State.MISSING) == State.MISSING
 
     # The model's own questions
 

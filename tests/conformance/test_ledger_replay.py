@@ -12,9 +12,10 @@ from sqlalchemy import Connection, select
 
 from penstock.ledger import replay as replay_module
 from penstock.ledger.arrivals import FileMark
+from penstock.ledger.decide import Again
 from penstock.ledger.replay import Done, Selection
 from penstock.ledger.tables import history
-from penstock.model import State, Via
+from penstock.model import Outcome, State, Via
 from tests.conformance.ledgers import BACKENDS, MAKERS, SALES, Bench, declared, delivery, stat
 
 LOGS = declared("logs", on_overwrite="append")
@@ -220,9 +221,11 @@ def test_a_whole_dataset_goes_in_steps(bench: Bench, monkeypatch: pytest.MonkeyP
     sizes: list[int] = []
     real = bench.ledger.replay._decide
 
-    def counted(connection: Connection, rows: Sequence[Any], *rest: Any) -> Iterator[tuple[Any, str, bool]]:
+    def counted(
+        connection: Connection, rows: Sequence[Any], *rest: Any, **how: Any
+    ) -> Iterator[tuple[Any, str, Again]]:
         sizes.append(len(rows))
-        return real(connection, rows, *rest)
+        return real(connection, rows, *rest, **how)
 
     monkeypatch.setattr(bench.ledger.replay, "_decide", counted)
     done = bench.ledger.replay.replay(Selection(dataset="sales"), datasets=DATASETS, force=False, by=WHO)
@@ -352,3 +355,83 @@ def test_positions(bench: Bench) -> None:
     assert positions.after("landing", "") == ""
     assert positions.after("landing", "logs/") == "logs/9 é"
     assert positions.after("other", "") == "x"
+
+
+def only_rejected(bench: Bench, *keys: str, dataset: str | None = None) -> Done:
+    selection = Selection(keys=keys, dataset=dataset, rejected=True)
+    return bench.ledger.replay.replay(selection, datasets=DATASETS, force=False, by=WHO)
+
+
+class TestOnlyRejected:
+    """Of what is loaded, the rows that were put aside."""
+
+    def test_what_is_loaded_with_rejected_rows_is_meant(self, bench: Bench) -> None:
+        """It is pending with the order to load no other of its rows, woken for and told of, until it is loaded."""
+        for key in ("sales/a.csv", "sales/whole.csv", "sales/good.csv"):
+            bench.arrive(key)
+        lease = bench.take()
+        bad, whole, good = bench.claim(lease)
+        bench.settle(lease, bad)
+        bench.settle(lease, whole, state=State.QUARANTINED)
+        bench.ledger.work.settle(lease, [Outcome(ref=good, state=State.LOADED, rows=2)], run="r1")
+        assert bench.ledger.work.finish(lease)
+
+        planned = bench.ledger.replay.plan(Selection(dataset="sales", rejected=True), datasets=DATASETS, force=False)
+        done = only_rejected(bench, dataset="sales")
+        assert planned == done
+        assert (done.first, done.refused) == (["landing/sales/a.csv@1"], {})
+        assert [(row.state, row.again) for row in bench.rows()] == [("pending", 2), ("quarantined", 0), ("loaded", 0)]
+        assert bench.woken() == ["sales"]
+        assert told(bench, bad.id)[-1] == ("replayed", f"by {WHO}, only its rejected rows")
+
+        lease = bench.take()
+        (ref,) = bench.claim(lease)
+        assert (ref.only_rejected, ref.again, ref.claimed_before) == (True, False, True)
+        bench.settle(lease, ref)
+        assert bench.rows()[0].again == 0
+
+    def test_why_another_is_not_meant_is_said(self, bench: Bench) -> None:
+        """By its key: what has no rejected rows, waits as a whole, is pending, or was overwritten."""
+        bench.arrive("sales/a.csv")
+        (reason,) = only_rejected(bench, "sales/a.csv").refused
+        assert "waits for a run already" in reason
+        end(bench, "sales/a.csv")
+        (reason,) = only_rejected(bench, "sales/a.csv").refused
+        assert "replay it without --rejected" in reason
+        bench.arrive("sales/b.csv", "a", version="v1")
+        end(bench, "sales/b.csv", state=State.LOADED)
+        bench.arrive("sales/b.csv", "b", version="v2")
+        (reason,) = only_rejected(bench, "sales/b.csv@1").refused
+        assert "newer generation of its key is pending" in reason
+        before = bench.everything()
+        assert only_rejected(bench, dataset="sales").moved == 0
+        assert bench.everything() == before
+
+    def test_the_order_outlives_a_run(self, bench: Bench) -> None:
+        """A run that dies or gives it back leaves the order; a newer generation finds that it has rows."""
+        bench.arrive("sales/a.csv", "a", version="v1")
+        end(bench, "sales/a.csv", state=State.LOADED)
+        assert only_rejected(bench, "sales/a.csv").moved == 1
+        lease = bench.take()
+        (ref,) = bench.claim(lease)
+        bench.ledger.work.give_back(lease, [ref], run="r1", failed=ref, reason="the store was away")
+        bench.clock.forward(5)
+        assert [one.only_rejected for one in bench.claim(lease)] == [True]
+        bench.ledger.work.abandon(lease, reason="it died", run="r1", blame=True)
+        bench.clock.forward(90)
+        bench.arrive("sales/a.csv", "b", version="v2")
+        lease = bench.take()
+        old, new = bench.claim(lease)
+        assert (old.only_rejected, new.only_rejected) == (True, False)
+        assert [one.id for one in bench.ledger.work.older([new])[new.id]] == [old.id]
+
+    def test_in_quarantine_the_whole_object_is_loaded_again(self, bench: Bench) -> None:
+        """The warehouse lost rows meanwhile, and the object could not be read: a replay is over all of its rows."""
+        bench.arrive("sales/a.csv")
+        end(bench, "sales/a.csv", state=State.LOADED)
+        assert only_rejected(bench, "sales/a.csv").moved == 1
+        end(bench, "sales/a.csv")
+        assert bench.rows()[0].again == 2
+        assert replay(bench, "sales/a.csv").moved == 1
+        (ref,) = bench.claim(bench.take())
+        assert (ref.again, ref.only_rejected) == (True, False)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import openpyxl
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
@@ -270,7 +271,7 @@ def test_names_that_cannot_be(project: Path, name: str, why: str) -> None:
         ("orders.csv", b"", "0 bytes"),
         ("orders.csv", b"id,name\n", "no records"),
         ("orders.json", b"{", "orders.json: "),
-        ("orders.txt", ORDERS, "--format"),
+        ("orders.txt", b"a\x00b\n", "another format is said with --format"),
         ("orders.csv.gz", b"\x1f\x8b\x08\x00broken", "broken gzip"),
     ],
     ids=["no-bytes", "header-only", "half-json", "suffix", "half-gzip"],
@@ -283,6 +284,68 @@ def test_examples_that_show_nothing(project: Path, filename: str, content: bytes
     assert isinstance(result.exception, Unreadable), result.output
     assert why in str(result.exception)
     assert sorted(project.rglob("*")) == before
+
+
+LINE = b'10.0.0.1 - ann [10/Oct/2000:13:55:36 -0700] "GET /a HTTP/1.0" 200 2326'
+
+
+@pytest.mark.parametrize(
+    ("content", "form", "pattern"),
+    [
+        ("Nr;Ort;Betrag\n1;Köln;1.234,50\n2;Bonn;2,25\n".encode("latin-1"), "csv", None),
+        (LINE + b"\n" + LINE + b"\n", "log", "common"),
+        (b"".join(LINE + b' "-" "curl/8"\n' for _ in range(9)) + b"\x16\x03 rubbish\n", "log", "combined"),
+        (b'{"id": 1}\n{"id": 2}\n', "ndjson", None),
+        (b'\xef\xbb\xbf[\n{"id": 1}\n]\n', "json", None),
+        (gzip.compress(b'{\n"id": 1}'), "json", None),
+    ],
+    ids=["semicolons", "common", "combined", "lines", "array", "packed"],
+)
+def test_what_no_suffix_tells_is_found(project: Path, content: bytes, form: str, pattern: str | None) -> None:
+    """By the bytes, compressed or not; it stands in the declaration, by which the example then loads."""
+    found = written(project, content, "example.log")
+    assert (found.format, found.pattern) == (form, pattern)
+    loads(project, "example.log", "example")
+
+
+def test_lines_of_another_log(project: Path) -> None:
+    """Their pattern is given, and stands in the declaration as it is written by hand; without it there is a hint."""
+    pattern = r"(?P<level>[A-Z]+) (?P<took>\d+) (?P<text>.*)"
+    found = written(project, b'INFO 12 up\nWARN 7 "slow"\n', "app.txt", "--pattern", pattern)
+    assert (found.format, found.pattern) == ("log", pattern)
+    assert f'    pattern=r"{pattern}",' in (project / "flows" / "app.py").read_text()
+    loads(project, "app.txt", "app")
+    asked = init(project, str(project / "app.txt"), "--format", "log", "--name", "other")
+    assert asked.exit_code == 2
+    assert "--pattern" in asked.output
+
+
+def workbook(path: Path, **sheets: list[list[object]]) -> str:
+    made = openpyxl.Workbook()
+    made.remove(made.active)
+    for name, rows in sheets.items():
+        sheet = made.create_sheet(name)
+        for row in rows:
+            sheet.append(row)
+    made.save(path)
+    return str(path)
+
+
+def test_the_sheet_of_a_workbook(project: Path) -> None:
+    """Of several one must be said; where the names are not in the first row, it says how to tell."""
+    rows: list[list[object]] = [["id", "amount"], [1, 2.5]]
+    path = workbook(project / "book.xlsx", Orders=[["March"], [], *rows], Notes=[["x"], ["y"]])
+    refused = init(project, path)
+    assert "'Orders', 'Notes'" in str(refused.exception)
+    assert "--sheet NAME" in str(refused.exception)
+    assert "--header-row" in init(project, path, "--sheet", "1", "--print").output
+    done = init(project, path, "--sheet", "Orders", "--header-row", "3")
+    assert done.exit_code == 0, done.output
+    assert "--header-row" not in done.output
+    code = (project / "flows" / "book.py").read_text()
+    assert "from penstock import Dataset, Excel\n" in code
+    assert '    excel=Excel(sheet="Orders", header_row=3),\n' in code
+    loads(project, "book.xlsx", "book")
 
 
 def test_another_suffix_and_printing(project: Path) -> None:

@@ -15,7 +15,7 @@ from penstock.project import FOLDERS, Project, load_project
 from penstock.sources import Source
 from penstock.verification import Verification, github, standard_webhooks, unverified
 
-IMPORTS = "from penstock import Bucket, Dataset, Folder, Source, unverified\n"
+IMPORTS = "from penstock import Backfill, Bucket, Dataset, Folder, Ready, Source, unverified\n"
 
 
 @pytest.fixture(autouse=True)
@@ -134,22 +134,48 @@ def test_a_name_that_another_module_has_is_told(write: Write, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("first", "second", "says"),
     [
-        ("name='a'", "name='a'", "declare the dataset a"),
-        ("name='a'", "name='b', prefix='a/'", "overlap"),
+        ("name='a'", "name='a'", "flows/one.py declares the dataset a too"),
+        ("name='a'", "name='b', prefix='a/'", "flows/two.py:2: datasets b and a (flows/one.py) overlap: 'a/' and 'a/'"),
         ("name='a'", "name='b', prefix='a/deeper/'", "overlap"),
         ("name='a', prefix='x/y/'", "name='b', prefix='x/'", "overlap"),
+        (
+            "name='a', match='*.csv'",
+            "name='b', prefix='a/', match='*.c*'",
+            "'a/' with match '*.c*' and 'a/' with match",
+        ),
+        ("name='a', match='*.csv'", "name='b', prefix='a/'", "overlap"),
+        ("name='a', match='**/*.csv'", "name='b', prefix='a/b/', match='*.csv'", "overlap"),
+        ("name='a'", "name='b', backfill=Backfill(prefix='a/old/')", "'b/' and 'a/old/'"),
+        ("name='a', ready=Ready(manifest='*.json')", "name='b', prefix='a/', match='*.json'", "overlap"),
+        ("name='a', match='*.csv', ready=Ready(beside='.ok')", "name='b', prefix='a/', match='*.ok'", "waiting for"),
+        ("name='a', match='*.csv'", "name='b', match='[ab].csv'", "flows/two.py:2: dataset b: match '[ab].csv'"),
+        ("name='a'", "name='b', ready=Ready(manifest='../x')", "dataset b: ready: manifest"),
+        ("name='a'", "name='b', backfill=Backfill(prefix='_penstock/x/')", "penstock's own"),
     ],
 )
 def test_datasets_that_overlap_are_refused(write: Write, first: str, second: str, says: str) -> None:
-    """Two datasets of one name, or with prefixes of which one holds the other, cannot be together."""
+    """Two datasets of one name, or of which both may take a key, cannot be together; nor what could never fit."""
     write("flows/one.py", f"DATASET = Dataset({first})")
     assert says in refused(write("flows/two.py", f"DATASET = Dataset({second})"))
 
 
-def test_prefixes_that_only_look_alike_are_fine(write: Write) -> None:
-    """`a/` and `ab/` are two folders."""
-    write("flows/a.py", "DATASET = Dataset(name='a')")
-    assert len(load_project(write("flows/ab.py", "DATASET = Dataset(name='ab')")).datasets) == 2
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("name='a'", "name='ab'"),
+        ("name='a', match='*.csv'", "name='b', prefix='a/', match='*.json'"),
+        ("name='a', match='*.csv'", "name='b', prefix='a/b/'"),
+        (
+            "name='a', match='*.csv', ready=Ready(folder='_OK')",
+            "name='b', prefix='a/', match='*.json', ready=Ready(folder='_OK')",
+        ),
+    ],
+    ids=["two-folders", "by-suffix", "below", "one-marker"],
+)
+def test_datasets_that_share_no_key_are_fine(write: Write, first: str, second: str) -> None:
+    """Two folders that look alike, globs that no key fits together, and a marker that is there for both."""
+    write("flows/a.py", f"DATASET = Dataset({first})")
+    assert len(load_project(write("flows/ab.py", f"DATASET = Dataset({second})")).datasets) == 2
 
 
 def test_sources_are_checked_together(write: Write) -> None:

@@ -20,6 +20,7 @@ _SHORT = {
     "arrived": events.OBJECT_ARRIVED,
     "pending": events.DATASET_PENDING,
     "loaded": events.DATASET_LOADED,
+    "schema_changed": events.SCHEMA_CHANGED,
     "quarantined": events.OBJECT_QUARANTINED,
     "lost": events.OBJECT_LOST,
     "accepted": events.DELIVERY_ACCEPTED,

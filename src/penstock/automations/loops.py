@@ -239,6 +239,9 @@ def _of_firing(form: Form, names: Names) -> Iterator[Effect]:
         yield Effect(name=f"prefect.automation.{event}", group=group, by="its own firing", resource=resource)
 
 
+_OF_A_LOAD = (events.DATASET_LOADED, events.SCHEMA_CHANGED, events.OBJECT_QUARANTINED)
+
+
 def _of_run(deployment: str, form: Form, names: Names) -> Iterator[Effect]:
     flow, _, name = deployment.partition("/")
     found = names.id_of("deployment", deployment) or stand_in("deployment", deployment)
@@ -256,7 +259,7 @@ def _of_run(deployment: str, form: Form, names: Names) -> Iterator[Effect]:
     by = f"a run of {deployment}"
     yield from _of_states({**_RUN_STATES, **_AGAIN_STATES, **_END_STATES}, by, related)
     if flow == "ingest" and project:
-        yield from _of_penstock(project, dataset, (events.DATASET_LOADED, events.OBJECT_QUARANTINED), by)
+        yield from _of_penstock(project, dataset, _OF_A_LOAD, by)
     if flow == "verify":
         prefix = f"ingest/{project}."
         for other in (one.removeprefix(prefix) for one in names.known("deployment") if one.startswith(prefix)):

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from penstock import events
+from penstock.model import Column, Schema
 
 Event = dict[str, Any]
 
@@ -17,6 +18,7 @@ Event = dict[str, Any]
 BEGIN = datetime(2026, 1, 15, 12, 0, tzinfo=UTC)
 _BUCKET = "landing"
 _BYTES = 100
+_SCHEMA = Schema(version=1, columns=(Column(name="id", original="id", type="BIGINT"),))
 
 
 def sample(
@@ -47,6 +49,8 @@ def sample(
         found = {"dataset": subject, "wakeup": 1, "attempt": 1}
     elif name == events.DATASET_LOADED:
         found = {**events.summary(keys, _BYTES), "rows": 1, "rejected": 0, "run": str(uuid4())}
+    elif name == events.SCHEMA_CHANGED:
+        found = events.schema_change("csv", None, _SCHEMA, "first object")
     elif name in {events.OBJECT_QUARANTINED, events.OBJECT_LOST}:
         found = {"key": keys[0], "object": f"{_BUCKET}/{keys[0]}@1", "reason": reason}
         if name == events.OBJECT_QUARANTINED:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
+from penstock.cli.faulty import refuse_faulty
 from penstock.cli.planning import carry_out, make_plan, refuse_errors, with_prefect
 from penstock.cli.show_plan import plan_lines
 from penstock.errors import PenstockError, ServerChanged, SettingsError
 from penstock.plan import BRAKE, Change, Plan
+from penstock.project import load_project
 from penstock.settings import Settings, load_settings
 from penstock.wiring import prepare_store
 
@@ -61,6 +63,7 @@ def apply(project_dir: Path, plan_file: Path | None, prune: bool, yes: bool, for
         raise click.UsageError("A kept plan prunes or not as it was made; leave out --prune.")
     settings = load_settings(project_dir)
     kept = _kept(plan_file) if plan_file else None
+    refuse_faulty(settings, load_project(settings.project_dir, only=["flows"]))
     console = Console(highlight=False, emoji=False)
     done: list[Change] = []
 

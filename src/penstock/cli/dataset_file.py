@@ -10,9 +10,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from penstock.declarations import Dataset
+from penstock.dialects import Excel
 from penstock.errors import DeclarationError
 from penstock.formats.names import normalised, quoted
 from penstock.formats.packed import bare_name
+from penstock.keys import may_overlap
 from penstock.model import NAME, Column
 
 _WIDTH = 88
@@ -54,7 +56,7 @@ def refuse_overlap(dataset: Dataset, others: Sequence[Dataset]) -> None:
     for other in others:
         if other.name == dataset.name:
             raise DeclarationError(f"there is a dataset {dataset.name} already; choose another name with --name")
-        if dataset.prefix.startswith(other.prefix) or other.prefix.startswith(dataset.prefix):
+        if may_overlap(dataset, other):
             raise DeclarationError(
                 f"the dataset {other.name} takes {other.prefix!r} already, which overlaps {dataset.prefix!r}, and an "
                 f"object belongs to one. What the file would bring there: penstock preview FILE --dataset {other.name}"
@@ -72,16 +74,37 @@ def dataset_source(
     """
     shown = _UNSAYABLE.sub("_", example)[:_LONGEST]
     lines = [f'"""The dataset {dataset.name}, declared after the example {shown.strip(" .")}."""', ""]
-    lines += ["from penstock import Dataset", "", "DATASET = Dataset(", f'    name="{dataset.name}",']
+    names = "Dataset, Excel" if dataset.excel != Excel() else "Dataset"
+    lines += [f"from penstock import {names}", "", "DATASET = Dataset(", f'    name="{dataset.name}",']
     if dataset.prefix != f"{dataset.name}/":
         lines.append(f'    prefix="{dataset.prefix}",')
     if dataset.format != "auto":
         lines.append(f'    format="{dataset.format}",')
+    if dataset.pattern:
+        lines.append(f"    pattern={_code_of(dataset.pattern)},")
+    if dataset.excel != Excel():
+        lines.append(f"    excel=Excel({_excel_of(dataset.excel)}),")
     if dataset.records:
         lines.append(f'    records="{dataset.records}",')
     lines += _hint_lines(hints)
     lines += _check_lines(columns, reserved)
     return "\n".join([*lines, ")", ""])
+
+
+def _excel_of(excel: Excel) -> str:
+    said = []
+    if excel.sheet is not None:
+        said.append(f"sheet={_code_of(excel.sheet) if isinstance(excel.sheet, str) else excel.sheet}")
+    if excel.header_row != Excel().header_row:
+        said.append(f"header_row={excel.header_row}")
+    return ", ".join(said)
+
+
+def _code_of(text: str) -> str:
+    """A literal of Python, as it is written by hand where that can be."""
+    if text.isprintable() and '"' not in text and not text.endswith("\\"):
+        return f'r"{text}"' if "\\" in text else f'"{text}"'
+    return repr(text)
 
 
 def automation_source(name: str) -> str:

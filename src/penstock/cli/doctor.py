@@ -14,6 +14,7 @@ import click
 from rich.console import Console
 
 from penstock import object_server
+from penstock.cli.faulty import refuse_faulty
 from penstock.cli.show import table
 from penstock.errors import PenstockError
 from penstock.project import Project, load_project
@@ -80,6 +81,7 @@ def examine(settings: Settings) -> list[Finding]:
 
 def _project(settings: Settings) -> str:
     project = load_project(settings.project_dir)
+    refuse_faulty(settings, project)
     return (
         f"{len(project.datasets)} datasets, {len(project.sources)} sources, "
         f"{len(project.folders) + len(project.buckets)} sensors, {len(project.automations)} automations"

@@ -14,6 +14,7 @@ from penstock.errors import DeclarationError, PenstockError, SettingsError
 
 # Imported only when called: `penstock --help` must not wait for Prefect or DuckDB.
 _COMMANDS = {
+    "new": "penstock.cli.new",
     "up": "penstock.cli.up",
     "demo": "penstock.cli.demo",
     "status": "penstock.cli.status",
@@ -21,6 +22,7 @@ _COMMANDS = {
     "deliveries": "penstock.cli.deliveries",
     "quarantine": "penstock.cli.quarantine",
     "replay": "penstock.cli.replay",
+    "backfill": "penstock.cli.backfill",
     "query": "penstock.cli.query",
     "preview": "penstock.cli.preview",
     "profile": "penstock.cli.profile",
@@ -42,6 +44,7 @@ _COMMANDS = {
 }
 
 _SUMMARIES = {
+    "new": "Make a project in a new folder, with a dataset that works.",
     "up": "Start everything for this project and show what arrives.",
     "demo": "Show the whole pipe on real files, in a temporary folder.",
     "status": "How every dataset stands.",
@@ -49,6 +52,7 @@ _SUMMARIES = {
     "deliveries": "What the webhook accepted, and what it refused: listed, shown, sent again.",
     "quarantine": "What cannot be loaded, why, and what is to become of it.",
     "replay": "Load again what is in quarantine or was loaded.",
+    "backfill": "How far the load of old objects is, and when it will be done.",
     "query": "Ask the warehouse.",
     "preview": "What would be loaded of a file, without loading it.",
     "profile": "What a dataset's table holds, column by column.",

@@ -8,8 +8,15 @@ from penstock.ledger.states import next_step
 from penstock.model import NOTIFICATIONS_BUCKET, REFUSED_BUCKET, State
 
 
-def next_of(state: State, *, name: str, delivery: str | None = None, removed: bool = False) -> str:
+def next_of(
+    state: State, *, name: str, delivery: str | None = None, removed: bool = False, rejected: int | None = 0
+) -> str:
     """What is next for what has this full name; `delivery` is its `source:id` where it is one."""
+    if state is State.LOADED and rejected and not removed:
+        return (
+            f"its rows are in the warehouse, but for {rejected:,} that were rejected: penstock quarantine rejected "
+            "DATASET says why. The declaration mended: penstock replay --rejected " + shlex.quote(delivery or name)
+        )
     if delivery is not None:
         return _of_delivery(state, shlex.quote(delivery), removed=removed)
     if name.startswith(f"{NOTIFICATIONS_BUCKET}/"):
@@ -28,6 +35,7 @@ def _of_delivery(state: State, id: str, *, removed: bool) -> str:
         return f"nothing; {rows}retention removed its envelope"
     replay = f"penstock deliveries replay {id}"
     steps = {
+        State.WAITING: f"it is loaded as soon as it is whole. Not to wait: {replay}",
         State.LOADED: f"nothing; its rows are in the warehouse. To replace them: {replay} --force",
         State.QUARANTINED: f"mend what the reason names; then {replay}. To give it up: penstock quarantine drop {id}",
         State.EMPTY: f"nothing; it had no records. To read it again: {replay}",

@@ -11,10 +11,12 @@ from typing import Any
 import click
 from rich.console import Console
 
+from penstock.cli.faulty import refuse_faulty
 from penstock.cli.planning import make_plan, with_prefect
 from penstock.cli.show_plan import plan_facts, plan_lines
 from penstock.errors import PenstockError, SettingsError
 from penstock.plan import Plan
+from penstock.project import load_project
 from penstock.settings import load_settings
 
 
@@ -60,6 +62,8 @@ def _keep(out: Path, facts: dict[str, Any]) -> None:
 def planned_for(project_dir: Path, *, prune: bool) -> Plan:
     """The plan of a project."""
     settings = load_settings(project_dir)
+    # Before a server is asked for: what is wrong in the files is to be seen without one.
+    refuse_faulty(settings, load_project(settings.project_dir, only=["flows"]))
     return with_prefect(settings, lambda client: make_plan(client, settings, prune=prune)).plan
 
 

@@ -40,15 +40,17 @@ def preview(project_dir: Path, file: str, asked: str | None, name: str | None, r
     """
     from rich.text import Text
 
+    from penstock.cli.faulty import refuse_faulty
     from penstock.cli.previewing import look, preview_facts, target_of
     from penstock.cli.show_preview import preview_lines
     from penstock.model import State
     from penstock.project import load_project
 
     settings = load_settings(project_dir)
-    datasets = load_project(settings.project_dir, only=["flows"]).datasets
+    project = load_project(settings.project_dir, only=["flows"])
     with opened(settings, file, name) as (path, where, key):
-        target = target_of(where, datasets, key=key, asked=asked)
+        target = target_of(where, project.datasets, key=key, asked=asked)
+        refuse_faulty(settings, project, [target.dataset])
         schemas = Schemas(settings, target.dataset.name)
         try:
             found = look(path, target, schemas.latest)

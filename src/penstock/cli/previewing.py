@@ -6,7 +6,7 @@ import math
 import shlex
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,12 +16,14 @@ import pyarrow.compute as pc
 from penstock import formats
 from penstock.declarations import Dataset
 from penstock.errors import DeclarationError, Unreadable
-from penstock.flows.judging import judge
-from penstock.flows.reading import Reader
-from penstock.formats import ReadResult
+from penstock.flows.judging import Judged, judge_all, judge_nothing
+from penstock.flows.reading import Found, Reader
+from penstock.formats import ReadResult, asking
+from penstock.formats.control import LARGEST
 from penstock.formats.engine import cursor
 from penstock.formats.evolve import rescued_names
 from penstock.formats.names import quoted
+from penstock.formats.object_checks import ControlFile
 from penstock.formats.result import RESCUED, ROW
 from penstock.landing import dataset_for
 from penstock.ledger.decide import no_dataset
@@ -51,11 +53,14 @@ class Taken:
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """A check, and how many rows fail it."""
+    """A check, and how many rows fail it; of one over the object, whether it fails, and what is wrong."""
 
     name: str
     predicate: str
     failing: int
+    severity: str = "row"
+    over: str = "row"
+    told: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +75,7 @@ class Preview:
     result: ReadResult | None = None
     columns: Sequence[Taken] = ()
     checks: Sequence[Checked] = ()
+    filtered: int = 0
     rescued: int = 0
     rescued_names: Sequence[str] = ()
     report: dict[str, Any] = field(default_factory=dict)
@@ -110,40 +116,55 @@ def look(path: Path, target: Target, remembered: Callable[[str], Schema | None])
 
     Raises DeclarationError for faulty expressions, where it is sure that the file is not to blame.
     """
-    dataset = target.dataset
     notes = _notes(target)
-    if not path.stat().st_size:
-        return Preview(target=target, state=State.EMPTY, reason="it has 0 bytes", notes=notes)
+    control, dataset = _control(path, target.dataset, notes)
     try:
+        if not path.stat().st_size:
+            state, told = judge_nothing(dataset, "it has 0 bytes", control)
+            return Preview(target=target, state=state, reason=told, notes=notes)
         with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
             # A reader puts what a small file holds in the place of a compressed one: not in that of the file itself.
             link = Path(folder) / "file"
             link.symlink_to(path.absolute())
             reader = Reader({1: (link, target.key)}, dataset=dataset, remembered=remembered, progress=lambda: None)
             found = reader.read(1)
+            judged = judge_all(found, control)
     except Unreadable as error:
         return _failed(target, str(error), notes)
     except MemoryError:  # Arrow's is an ArrowException too
         raise
     except (pa.ArrowException, ValueError, OverflowError, RecursionError) as error:
         return _failed(target, f"{type(error).__name__}: {error}", notes)
-    result, known = found.result, found.known
-    state, reason = judge(result, dataset)
+    result = judged.result
     rescued = result.rows.column(RESCUED)
     return Preview(
         target=target,
-        state=state,
-        reason=reason,
+        state=judged.state,
+        reason=judged.reason,
         form=found.form,
-        known=known,
+        known=found.known,
         result=result,
-        columns=_columns(dataset, result, known),
-        checks=_checks(dataset, result),
+        columns=_columns(found, result, dataset),
+        checks=_checks(dataset, judged),
+        filtered=judged.filtered,
         rescued=len(rescued) - rescued.null_count,
         rescued_names=rescued_names(result.rows),
-        report=formats.report(result.rows, dataset) if state is State.LOADED else {},
+        report=formats.report(result.rows, dataset) if judged.state is State.LOADED else {},
         notes=notes,
     )
+
+
+def _control(path: Path, dataset: Dataset, notes: list[str]) -> tuple[ControlFile | None, Dataset]:
+    """The control file beside the file; where there is none, the dataset without the checks that ask for it."""
+    theirs = [name for name, check in dataset.object_checks.items() if check.control is not None]
+    if not theirs or dataset.ready is None or dataset.ready.beside is None:
+        return None, dataset
+    beside = path.with_name(path.name + dataset.ready.beside)
+    if beside.is_file():
+        with beside.open("rb") as file:
+            return ControlFile(beside.name, content=file.read(LARGEST + 1)), dataset
+    notes.append(f"there is no control file {beside.name} beside it, without which a run would refuse it: not asked")
+    return None, replace(dataset, checks={name: one for name, one in dataset.checks.items() if name not in theirs})
 
 
 def first_rows(rows: pa.Table, count: int) -> list[dict[str, Any]]:
@@ -191,12 +212,13 @@ def preview_facts(preview: Preview, rows: int) -> dict[str, Any]:
         "total": result.total,
         "good": result.rows.num_rows,
         "rejected": result.rejected.num_rows,
+        "filtered": preview.filtered,
         "first_rows": first_rows(result.rows, rows),
         "first_rejected": [
-            {"row": one[ROW], "line": one["line"], "reason": one["reason"], "raw": one["raw"]}
+            {"row": one[ROW]} | {name: one[name] for name in ("line", "reason", "raw", "column", "check")}
             for one in result.rejected.slice(0, rows).to_pylist()
         ],
-        "checks": [{"name": c.name, "predicate": c.predicate, "failing": c.failing} for c in preview.checks],
+        "checks": [asdict(check) for check in preview.checks],
         "rescued": {"rows": preview.rescued, "names": list(preview.rescued_names)},
         "report": preview.report,
     }
@@ -213,38 +235,61 @@ def checks_in(reason: str, names: Sequence[str]) -> set[str]:
     return found
 
 
-def _checks(dataset: Dataset, result: ReadResult) -> list[Checked]:
-    names = list(dataset.row_checks)
-    failing = dict.fromkeys(names, 0)
-    if names:
-        counted = pc.value_counts(result.rejected.column("reason").combine_chunks())
-        for one in counted:
-            for name in checks_in(one["values"].as_py(), names):
-                failing[name] += one["counts"].as_py()
-    return [Checked(name=name, predicate=dataset.row_checks[name].predicate, failing=failing[name]) for name in names]
+def _checks(dataset: Dataset, judged: Judged) -> list[Checked]:
+    aside = dict(asking.aside(dataset))
+    counts = {name: judged.failing[name].rows for name in judged.failing} | _put_aside(list(aside), judged.result)
+    rows = [
+        Checked(name=name, predicate=check.predicate, failing=counts.get(name, 0), severity=str(check.severity))
+        for name, check in {**dataset.row_checks, **aside}.items()
+    ]
+    return rows + [
+        Checked(
+            name=name,
+            predicate=check.predicate if check.control is None else f"{check.predicate} = its {check.control}",
+            failing=int(name in judged.object_checks),
+            severity=str(check.severity),
+            over="object",
+            told=judged.object_checks.get(name),
+        )
+        for name, check in dataset.object_checks.items()
+    ]
 
 
-def _columns(dataset: Dataset, result: ReadResult, known: Schema | None) -> list[Taken]:
-    read = {column.name: column for column in result.schema.columns}
-    before = {column.name: column.type for column in known.columns} if known else None
-    found = []
-    for name, kind in result.columns:
-        if name in dataset.derive:
-            made_from, typed = f"= {dataset.derive[name]}", "derived"
-        else:
-            column = read[name]
-            made_from = column.original
-            if name in dataset.columns and dataset.columns[name].upper() == column.type.upper():
-                typed = "hint"
-            elif before is None:
-                typed = "inferred"
-            elif name not in before:
-                typed = "inferred, a new column"
-            else:
-                typed = "remembered" if before[name] == column.type else f"widened from {before[name]}"
-        empty = result.rows.column(name).null_count
-        found.append(Taken(name=name, type=kind, made_from=made_from, typed=typed, empty=empty))
-    return found
+def _put_aside(names: Sequence[str], result: ReadResult) -> dict[str, int]:
+    """By check, how many rejected rows fail it, others or not."""
+    counts = dict.fromkeys(names, 0)
+    for one in pc.value_counts(result.rejected.column("reason").combine_chunks()) if names else ():
+        for name in checks_in(one["values"].as_py(), names):
+            counts[name] += one["counts"].as_py()
+    return counts
+
+
+def _columns(found: Found, result: ReadResult, declared: Dataset) -> list[Taken]:
+    return [
+        Taken(name=name, type=kind, empty=result.rows.column(name).null_count, **_origin(name, found, declared))
+        for name, kind in result.columns
+    ]
+
+
+def _origin(name: str, found: Found, declared: Dataset) -> dict[str, str]:
+    dataset = found.dataset
+    if name in dataset.derive:
+        if name in dataset.partitions and name not in declared.derive:
+            return {"made_from": f"{name}=… in its key", "typed": "path"}
+        return {"made_from": f"= {dataset.derive[name]}", "typed": "derived"}
+    column = next((one for one in found.result.schema.columns if one.name == name), None)
+    if column is None:
+        return {"made_from": "transform", "typed": "transform"}
+    before = {one.name: one.type for one in found.known.columns} if found.known else None
+    if name in dataset.columns and dataset.columns[name].upper() == column.type.upper():
+        typed = "hint"
+    elif before is None:
+        typed = "inferred"
+    elif name not in before:
+        typed = "inferred, a new column"
+    else:
+        typed = "remembered" if before[name] == column.type else f"widened from {before[name]}"
+    return {"made_from": column.original, "typed": typed}
 
 
 def _notes(target: Target) -> list[str]:

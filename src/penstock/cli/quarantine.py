@@ -16,6 +16,7 @@ from uuid import UUID
 import click
 from rich.console import Console
 
+from penstock.cli.rejected import rejected
 from penstock.cli.replay import SINCE, ask, replay, tell, when, who
 from penstock.cli.show import cell, moment, table
 from penstock.cli.why import as_key
@@ -30,7 +31,10 @@ _MOST_SHOWN = 100
 
 @click.group()
 def quarantine() -> None:
-    """What cannot be loaded, why, and what is to become of it."""
+    """What cannot be loaded, why, and what is to become of it.
+
+    Single rows that were rejected are in the table DATASET__rejected: penstock quarantine rejected DATASET.
+    """
 
 
 @quarantine.command()
@@ -103,14 +107,15 @@ def _replay_quarantined() -> click.Command:
     assert replay.callback is not None
     return click.Command(
         "replay",
-        callback=partial(replay.callback, states=(State.QUARANTINED.value,), force=False),
-        params=[param for param in replay.params if param.name not in ("states", "force")],
+        callback=partial(replay.callback, states=(State.QUARANTINED.value,), force=False, rejected=False),
+        params=[param for param in replay.params if param.name not in ("states", "force", "rejected")],
         help="Load again what is in quarantine: penstock replay --state quarantined.\n\n"
-        + (replay.help or "").partition("\n\n")[2],
+        + "\n\n".join(part for part in (replay.help or "").split("\n\n")[1:] if "--rejected" not in part),
     )
 
 
 quarantine.add_command(_replay_quarantined())
+quarantine.add_command(rejected)
 
 
 @quarantine.command()

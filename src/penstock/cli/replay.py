@@ -66,6 +66,7 @@ def when(_context: click.Context, _option: click.Parameter, text: str | None) ->
     help="Only what is so. Without it and without KEY: what is in quarantine, with --force also what is loaded.",
 )
 @click.option("--force", is_flag=True, help="Also what is loaded: its rows are replaced.")
+@click.option("--rejected", is_flag=True, help="Of what is loaded only the rows that were rejected; the others stay.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @click.option("--yes", is_flag=True, help="Do not ask, though it be more than 100.")
 @click.option("--json", "as_json", is_flag=True, help="Print facts for a program.")
@@ -77,6 +78,7 @@ def replay(
     moment: datetime | None,
     states: Sequence[str],
     force: bool,
+    rejected: bool,
     dry_run: bool,
     yes: bool,
     as_json: bool,
@@ -87,15 +89,21 @@ def replay(
     its newest generation is meant, and those in quarantine; key@2 is the second generation, key#3 the third delivery of
     an envelope, and bucket/key@1#3 exactly one. KEY, --dataset, --since and --state narrow each other.
 
+    With --rejected, after the declaration was mended: of what is loaded the rows that were rejected, which are added if
+    they are good by now. Which there are: penstock quarantine rejected. What is in quarantine as a whole is replayed
+    without it.
+
     Above 100 objects it asks, or without a terminal wants --yes. Exit code: 0 all done, 1 something was refused or not
     found, 2 wrong usage.
     """
     if not keys and dataset is None:
         raise click.UsageError("say what: KEY, or --dataset NAME")
+    if rejected and (force or states):
+        raise click.UsageError("--rejected is about rows of what is loaded: leave out --force and --state")
     meant = frozenset(State(state) for state in states)
-    if not meant and not keys:
+    if not meant and not keys and not rejected:
         meant = frozenset({State.QUARANTINED, State.LOADED} if force else {State.QUARANTINED})
-    selection = Selection(keys=tuple(keys), dataset=dataset, since=moment, states=meant)
+    selection = Selection(keys=tuple(keys), dataset=dataset, since=moment, states=meant, rejected=rejected)
     replay_selection(project_dir, selection, force=force, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
@@ -127,6 +135,16 @@ def replay_selection(
         done = ledger.replay.replay(selection, datasets=project.datasets, force=force, by=who())
     for names in (done.first, *(refusals.first for refusals in done.refused.values())):
         names[:] = [(called or {}).get(name, name) for name in names]
+    whole = 0
+    if selection.rejected and selection.dataset and not as_json:
+        whole = len(ledger.facts.by_state(State.QUARANTINED, limit=_ASK_BEYOND + 1, dataset=selection.dataset))
+    if whole:
+        many = f"more than {_ASK_BEYOND}" if whole > _ASK_BEYOND else str(whole)
+        click.echo(
+            f"Besides, {many} of {selection.dataset} in quarantine as a whole. To load them: penstock replay --dataset "
+            f"{selection.dataset}",
+            err=True,
+        )
     tell(done, "replayed", selection, force=force, dry_run=dry_run, as_json=as_json)
 
 
@@ -173,7 +191,9 @@ def _tell(done: Done, what: str, selection: Selection, *, force: bool, dry_run: 
             + ", or ".join(f"{source}:{key} ({name})" for name, source in found),
             err=True,
         )
-    if not done.moved and done.complete:
+    if not done.moved and done.complete and selection.rejected:
+        click.echo(f"Nothing of {selection.dataset} that is loaded has rejected rows that you ask for.")
+    elif not done.moved and done.complete:
         since = f", since {selection.since:%Y-%m-%d %H:%M:%S %Z}" if selection.since else ""
         loaded = State.LOADED in selection.states or force
         click.echo(

@@ -14,6 +14,7 @@ from penstock.model import State
 STYLES = {
     State.LOADED: "green",
     State.QUARANTINED: "red",
+    State.WAITING: "cyan",
     State.PENDING: "yellow",
     State.CLAIMED: "yellow",
     State.MISSING: "red",

@@ -21,6 +21,8 @@ _COLUMNS = 200
 # Below this a column of a table is no longer to be read.
 _NARROWEST = 10
 
+_EFFECTS = {"warn": "a warning", "row": "put aside", "object": "quarantine"}
+
 _VERDICTS = {
     State.LOADED: ("would be loaded", "green"),
     State.EMPTY: ("would be empty", "yellow"),
@@ -44,6 +46,8 @@ def preview_lines(preview: Preview, *, file: str, rows: int, width: int, said: s
             lines += [Text(), Text(f"The first {len(found):,} of {result.rows.num_rows:,} good rows", "bold")]
             lines += row_lines(found, width)
         lines += [*_rescued(preview), *_rejected(preview, rows), *_checks(preview)]
+        if preview.filtered:
+            lines += [Text(), Text(f"{preview.filtered:,} of {result.total:,} rows are passed over by where")]
         if preview.report:
             lines += [Text(), Text("Report", "bold")]
             lines += [Text(f"  {name}: {one_line(value, _RAW)}") for name, value in preview.report.items()]
@@ -97,7 +101,8 @@ def _columns(preview: Preview) -> list[RenderableType]:
 
 
 def _place(column: Taken) -> str:
-    return column.made_from if column.typed == "derived" else ".".join(json_keys(column.made_from))
+    made = column.typed in ("derived", "path", "transform")
+    return column.made_from if made else ".".join(json_keys(column.made_from))
 
 
 def _rescued(preview: Preview) -> list[RenderableType]:
@@ -131,8 +136,16 @@ def _rejected(preview: Preview, rows: int) -> list[RenderableType]:
 def _checks(preview: Preview) -> list[RenderableType]:
     if not preview.checks:
         return []
-    rows = [(one.name, one.predicate, one.failing) for one in preview.checks]
-    return [Text(), text_table(["check", "a row is good when", "rows failing"], rows)]
+    lines: list[RenderableType] = []
+    by_row = [one for one in preview.checks if one.over == "row"]
+    if by_row:
+        rows = [(one.name, one.predicate, _EFFECTS[one.severity], one.failing) for one in by_row]
+        lines += [Text(), text_table(["check", "a row is good when", "else", "rows failing"], rows)]
+    by_object = [one for one in preview.checks if one.over == "object"]
+    if by_object:
+        told = [(one.name, one.predicate, _EFFECTS[one.severity], one.told or "holds") for one in by_object]
+        lines += [Text(), text_table(["check", "the file is good when", "else", "now"], told)]
+    return lines
 
 
 def _verdict(preview: Preview) -> list[RenderableType]:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+from penstock.formats.lattice import LONG
+from penstock.formats.names import flat_name
 from penstock.ledger.schemas import Remembered
-from penstock.model import Schema
+from penstock.model import Column, Schema
 
 
 def differences(old: Schema, new: Schema) -> list[str]:
@@ -18,18 +20,30 @@ def differences(old: Schema, new: Schema) -> list[str]:
     for name, column in after.items():
         was = before.get(name)
         if was is None:
-            found.append(f"+ {name} {column.type}")
+            found.append(f"+ {name} {column.type}{_from(column)}")
             continue
         if was.type != column.type:
             found.append(f"~ {name} {was.type} → {column.type}")
         if was.original != column.original:
             found.append(f"~ {name} read from {column.original!r}, before from {was.original!r}")
     found += [f"- {name} {column.type}" for name, column in before.items() if name not in after]
-    for key in sorted({*old.dialect, *new.dialect}):
+    for key in sorted({*old.dialect, *new.dialect} - {LONG}):
         was_said, said = old.dialect.get(key), new.dialect.get(key)
         if was_said != said:
             found.append(f"~ dialect: {key} {said!r}, before {was_said!r}")
+    for name in new.dialect.get(LONG, ()):
+        if name not in old.dialect.get(LONG, ()):
+            found.append(f"~ {name} never becomes DOUBLE, which would round numbers that it has")
     return found
+
+
+def other_name(column: Column) -> str:
+    """What the data calls a column where that is not its name in the table."""
+    return "" if flat_name(column.original) == column.name else column.original
+
+
+def _from(column: Column) -> str:
+    return f", read from {original!r}" if (original := other_name(column)) else ""
 
 
 def schema_facts(versions: Sequence[Remembered]) -> list[dict[str, Any]]:

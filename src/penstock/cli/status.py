@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from typing import Any
 import click
 from rich.console import Console
 
-from penstock.cli.show import table
+from penstock.cli.show import cell, moment, table
+from penstock.ledger import Ledger
+from penstock.ledger.facts import Standing
 from penstock.model import State
 from penstock.settings import RUNTIME_FILE, load_settings, read_made
 from penstock.wiring import open_ledger
@@ -35,6 +38,7 @@ def status(project_dir: Path, as_json: bool) -> None:
             "datasets": [asdict(standing) for standing in standings],
             "wakeups": [asdict(wakeup) for wakeup in outstanding],
             "unsent_events": unsent,
+            "named_and_absent": ledger.announcements.absent(limit=0)[0],
         }
         click.echo(json.dumps(facts, indent=2, default=str))
         return
@@ -46,26 +50,28 @@ def status(project_dir: Path, as_json: bool) -> None:
     rows: list[list[Any]] = []
     for standing in standings:
         counts = standing.counts
-        waiting = counts.get(State.PENDING, 0) + counts.get(State.CLAIMED, 0)
+        pending = counts.get(State.PENDING, 0) + counts.get(State.CLAIMED, 0)
         rows.append(
             [
                 standing.dataset or "(no dataset)",
                 counts.get(State.LOADED, 0),
                 standing.rows,
                 standing.rejected,
-                waiting,
+                pending,
                 counts.get(State.QUARANTINED, 0),
                 sum(counts.get(state, 0) for state in (State.EMPTY, State.MISSING, State.SUPERSEDED, State.IGNORED)),
-                standing.oldest_pending if waiting else None,
+                standing.oldest_pending if pending else None,
             ]
         )
-    columns = ["dataset", "loaded", "rows", "rejected", "waiting", "quarantined", "other", "oldest waiting"]
+    columns = ["dataset", "loaded", "rows", "rejected", "pending", "quarantined", "other", "oldest pending"]
     console.print(table(columns, rows))
     for standing in standings:
         if standing.archived:
             console.print(f"{standing.dataset}: {standing.archived} more were done with, and are archived")
         if standing.hold_until:
             console.print(f"{standing.dataset} is held by a transient error until {standing.hold_until}")
+    for line in _not_whole(ledger, standings):
+        console.print(line, soft_wrap=True)
     for wakeup in outstanding:
         if wakeup.attempt > 1:
             console.print(f"{wakeup.dataset}: wake-up sent {wakeup.attempt} times; {wakeup.note or 'no run yet'}")
@@ -76,6 +82,22 @@ def status(project_dir: Path, as_json: bool) -> None:
         for story in ledger.facts.by_state(State.QUARANTINED, limit=10):
             console.print(f"  {story.key}: {story.reason}", markup=False)
         console.print("More: penstock quarantine ls")
+
+
+def _not_whole(ledger: Ledger, standings: Sequence[Standing]) -> Iterator[str]:
+    """What waits for another object, or as an old one for its turn, and what a manifest named that nobody has seen."""
+    for standing in standings:
+        if standing.oldest_waiting and (story := ledger.facts.waiting_longest(standing.dataset)):
+            yield (
+                f"{standing.dataset}: {standing.counts[State.WAITING]:,} waiting for another object, the oldest since "
+                f"{moment(story.arrived_at)}: {cell(story.key)} for {cell(story.waits_for)}"
+            )
+        if ledger.backlog.is_waiting(standing.dataset):
+            yield f"{standing.dataset}: old objects wait for their turn: penstock backfill {standing.dataset}"
+    absent, first = ledger.announcements.absent(limit=3)
+    if absent:
+        named = ", ".join(f"{cell(one.key)} (by {cell(one.manifest)})" for one in first)
+        yield f"named by manifests and not there: {absent:,}, such as {named}"
 
 
 def _pid(runtime: dict[str, Any]) -> int | None:

@@ -19,6 +19,7 @@ from penstock.cli.next_steps import next_of
 from penstock.cli.show import STYLES, cell, moment
 from penstock.cli.show_refused import refused_facts, refused_lines
 from penstock.ledger.facts import Story
+from penstock.ledger.waiting import MARKER, MARKER_REMOVED
 from penstock.outbox.prefect_history import FailedAction
 from penstock.settings import Settings, load_settings
 from penstock.wiring import open_ledger
@@ -38,11 +39,14 @@ def why(project_dir: Path, key: str, as_json: bool) -> None:
     ledger = open_ledger(settings)
     stories = ledger.facts.stories(as_key(settings, key))
     refused = refused_of(ledger, key)
+    manifests = ledger.announcements.naming(as_key(settings, key)) if not stories else []
     concerned = failed_actions(settings, stories, datetime.now(UTC))
     if as_json:
         told = [_facts(story, concerned) for story in stories]
         told += [{**refused_facts(one), "state": "refused"} for one in refused]
         click.echo(json.dumps(told, indent=2, default=str))
+    elif not stories and not refused and manifests:
+        click.echo(f"{key} is not there, though {', '.join(manifests)} named it. It is loaded as soon as it comes.")
     elif not stories and not refused:
         click.echo(
             f"Nothing is known of {key!r}. A file still being written is recorded when its writer closes it; "
@@ -101,6 +105,11 @@ def _tell(console: Console, story: Story, failed: Sequence[FailedAction]) -> Non
         )
     if story.reason and not story.facts:
         console.print(f"  {moment(story.changed_at)}  {cell(story.reason)}", soft_wrap=True)
+    if story.waits_for:
+        console.print(f"  waits for {cell(story.waits_for)}", soft_wrap=True)
     delivery = f"{story.source}:{story.delivery}" if story.delivery else None
-    step = next_of(story.state, name=story.name, delivery=delivery, removed=story.archived_at is not None)
+    removed = story.archived_at is not None
+    step = next_of(story.state, name=story.name, delivery=delivery, removed=removed, rejected=story.rejected)
+    if story.reason in (MARKER, MARKER_REMOVED):
+        step = "nothing is loaded of it; what waited for it says so itself: penstock why KEY"
     console.print(f"  next: {cell(step)}", soft_wrap=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,49 +25,38 @@ from penstock.errors import (
     SettingsError,
     Terminal,
     Transient,
+    Unreadable,
 )
+from penstock.flows.counting import Counting
 from penstock.flows.fetching import Fetched, Fetcher
-from penstock.flows.judging import judge
+from penstock.flows.judging import judge_all, judge_nothing
+from penstock.flows.learning import as_text, read_losing_nothing
+from penstock.flows.manifests import announce_named, is_manifest
+from penstock.flows.older import Older
 from penstock.flows.reading import Reader
-from penstock.formats.result import REJECTED, RESCUED, ROW
+from penstock.flows.report import Counts, Report
+from penstock.formats.evolve import cause_of
+from penstock.formats.lattice import joined
+from penstock.formats.names import json_keys
+from penstock.formats.result import REJECTED
+from penstock.formats.transform import NO_ROWS
 from penstock.landing import Landing
 from penstock.ledger import Ledger
 from penstock.ledger.decide import is_poison
-from penstock.model import Lease, ObjectRef, Outcome, Schema, State, Via, object_name
+from penstock.model import Lease, ObjectRef, Outcome, Schema, State, Via
 from penstock.objects import ObjectStore
-from penstock.warehouse.base import LoadPart, Warehouse
+from penstock.warehouse.base import APPEND, LoadPart, Warehouse, Write
 
 log = logging.getLogger(__name__)
 
-_NO_ROWS = pa.table({ROW: pa.array([], pa.int64()), RESCUED: pa.array([], pa.string())})
-
-# How many older generations of a key are asked for in the warehouse, besides those that the ledger calls loaded.
-_GENERATIONS = 100
-
-
-@dataclass(kw_only=True)
-class Report:
-    """What a run did, added up batch by batch."""
-
-    loaded: int = 0
-    rows: int = 0
-    rejected: int = 0
-    outcomes: dict[str, int] = field(default_factory=dict)
-    figures: dict[str, Any] = field(default_factory=dict)
-
-    def add(self, outcomes: Sequence[Outcome], figures: dict[str, Any]) -> None:
-        """Count a settled batch."""
-        for outcome in outcomes:
-            self.outcomes[outcome.state.value] = self.outcomes.get(outcome.state.value, 0) + 1
-            if outcome.state is State.LOADED:
-                self.loaded += 1
-                self.rows += outcome.rows
-                self.rejected += outcome.rejected
-        self.figures = formats.merge_reports(self.figures, figures)
+__all__ = ["Batch", "Report"]
 
 
 class Batch:
-    """The objects of one claim. The steps are called in the order in which they stand here."""
+    """The objects of one claim. The steps are called in the order in which they stand here.
+
+    `counts` is what is told of them besides their outcomes, once they are settled.
+    """
 
     def __init__(
         self,
@@ -87,6 +76,7 @@ class Batch:
         self.refs = list(refs)
         self.outcomes: dict[int, Outcome] = {}
         self.postponed: tuple[ObjectRef, str] | None = None
+        self.counts = Counts()
         self._dataset = dataset
         self._lease = lease
         self._run = run
@@ -99,11 +89,12 @@ class Batch:
         self._progress = progress
         self._fetched: dict[int, Fetched] = {}
         self._parts: dict[int, LoadPart] = {}
-        self._replaces: dict[int, list[ObjectRef]] = {}
-        self._stale: dict[int, set[str]] = {}
+        self._older = Older(self.refs)
+        self._counting = Counting(dataset, ledger)
         self._replaced: list[ObjectRef] = []
         self._changed: dict[str, list[str]] = {}
         self._columns: dict[str, str] = {}
+        self._originals: dict[str, str] = {}
         self._learned: dict[str, Schema] = {}
         self._causes: dict[str, str] = {}
 
@@ -122,8 +113,9 @@ class Batch:
             if ref.id in self.outcomes:
                 continue
             if ref.id not in fetched:
-                self._end(ref, State.EMPTY, "it has 0 bytes")
-                continue
+                if self._end_without_bytes(ref, fetcher):
+                    continue
+                break
             found = fetched[ref.id]
             if isinstance(found, Fetched):
                 self._fetched[ref.id] = found
@@ -137,8 +129,11 @@ class Batch:
 
         Raises DeclarationError for faulty SQL in the declaration, WarehouseLocked where an overwrite is looked up.
         """
-        if self._dataset.on_overwrite == "replace":
-            self._find_older()
+        # What is written again is merged where the dataset merges, or takes the place of its partitions.
+        if self._dataset.on_overwrite == "replace" and self._dataset.write == "append":
+            self._older.find(self._ledger, self._warehouse)
+        self._counting.begin()
+        self._read_manifests()
         reader = Reader(
             {number: (found.path, found.name) for number, found in self._fetched.items()},
             dataset=self._dataset,
@@ -159,14 +154,33 @@ class Batch:
                 self._end(ref, State.QUARANTINED, f"{type(error).__name__}: {error}")
         for ref in self.refs:
             outcome = self.outcomes.get(ref.id)
-            if outcome is not None and outcome.state is State.EMPTY and (ref.again or self._replaced_names(ref)):
+            if outcome is None or outcome.state is not State.EMPTY or ref.only_rejected:
+                continue
+            if is_manifest(self._dataset, ref):
+                continue
+            if ref.again or self._older.names(ref):
                 # Overwritten, or read again, with nothing in it: the rows that are there go.
-                self._add_part(ref, rows=_NO_ROWS, rejected=REJECTED.empty_table())
+                self._add_part(ref, rows=NO_ROWS, rejected=REJECTED.empty_table())
         self._keep_what_cannot_be_read_again()
         return good
 
+    def _read_manifests(self) -> None:
+        """What names others is read before anything else, and nothing of it is loaded."""
+        for ref in self.refs:
+            if ref.id not in self._fetched or not is_manifest(self._dataset, ref):
+                continue
+            path = self._fetched.pop(ref.id).path
+            try:
+                said = announce_named(self._ledger, self._dataset, ref, path, progress=self._progress)
+            except Unreadable as error:
+                self._end(ref, State.QUARANTINED, str(error))
+            else:
+                self._end(ref, State.EMPTY, said)
+
     def load(self) -> int:
         """Rows and markers in one warehouse transaction; returns the rows. Raises LeaseLost, WarehouseLocked."""
+        text = [name for name, kind in self._columns.items() if kind == "VARCHAR"]
+        self._parts = {key: replace(part, rows=as_text(part.rows, text)) for key, part in self._parts.items()}
         parts = [self._parts[ref.id] for ref in self.refs if ref.id in self._parts]
         if not parts:
             return 0
@@ -179,6 +193,8 @@ class Batch:
             token=self._lease.token,
             run=self._run,
             now=self._clock(),
+            write=_write_of(self._dataset),
+            originals=self._originals,
         )
         for form, schema in self._learned.items():
             self._ledger.schemas.remember(self._dataset.name, form, schema, cause=self._causes[form])
@@ -193,12 +209,13 @@ class Batch:
                 self.outcomes[part.ref.id] = Outcome(
                     ref=part.ref, state=State.LOADED, rows=part.rows.num_rows, rejected=part.rejected.num_rows
                 )
+        self._count_what_was_mended(parts)
         return rows
 
     def settle(self) -> tuple[list[Outcome], dict[str, Any]]:
         """Tell the ledger; returns what became of each object, and the figures of the dataset's report."""
         outcomes = list(self.outcomes.values())
-        replaced = [old for ref_id in self._parts for old in self._replaces.get(ref_id, []) if self._was_loaded(old)]
+        replaced = [old for ref_id in self._parts for old in self._older.loaded_before(ref_id, self.outcomes)]
         self._ledger.work.settle(self._lease, outcomes, run=self._run, replaced=[*self._replaced, *replaced])
         left = [ref for ref in self.refs if ref.id not in self.outcomes]
         if left:
@@ -212,6 +229,7 @@ class Batch:
             for outcome in outcomes
             if outcome.ref.id in self._parts and outcome.state is State.LOADED
         ]
+        self.counts = self._counting.settled(outcomes, self._parts)
         figures: dict[str, Any] = {}
         if loaded and self._dataset.report:
             figures = formats.report(pa.concat_tables(loaded, promote_options="permissive"), self._dataset)
@@ -230,7 +248,7 @@ class Batch:
                 )
 
     def _find_loaded(self) -> None:
-        suspects = {ref.name: ref for ref in self.refs if ref.claimed_before and not ref.again}
+        suspects = {ref.name: ref for ref in self.refs if ref.claimed_before and not (ref.again or ref.only_rejected)}
         found = self._warehouse.loaded(list(suspects)) if suspects else {}
         for name, (rows, rejected) in found.items():
             ref = suspects[name]
@@ -256,7 +274,11 @@ class Batch:
         failed = {
             ref.name: ref
             for ref in self.refs
-            if ref.again and ref.id in self.outcomes and self.outcomes[ref.id].state not in (State.LOADED, State.EMPTY)
+            if ref.id in self.outcomes
+            and (
+                (ref.again and self.outcomes[ref.id].state not in (State.LOADED, State.EMPTY))
+                or (ref.only_rejected and self.outcomes[ref.id].state is not State.LOADED)
+            )
         }
         if not failed:
             return
@@ -291,55 +313,61 @@ class Batch:
         return True
 
     def _check_one(self, ref: ObjectRef, reader: Reader) -> int:
-        found = reader.read(ref.id)
-        form, known, result = found.form, found.known, found.result
-        state, reason = judge(result, self._dataset)
-        if state is not State.LOADED:
-            self._end(ref, state, reason or "", rejected=result.rejected.num_rows)
+        found = read_losing_nothing(
+            ref.id,
+            reader,
+            table=self._dataset.name,
+            warehouse=self._warehouse,
+            parts=(part.rows for part in self._parts.values()),
+        )
+        judged = judge_all(found, self._fetched[ref.id].control)
+        result = judged.result
+        self._counting.judged(ref, judged)
+        if judged.state is not State.LOADED:
+            self._end(ref, judged.state, judged.reason or "", rejected=result.rejected.num_rows)
             return 0
-        if result.schema != known:
-            self._learned[form] = result.schema
-            reader.learn(form, result.schema)
-            self._causes[form] = f"{_cause(known, result.schema)}: {ref.name}"
-        for column, kind in result.columns:
-            if self._columns.get(column) != "DOUBLE":
-                self._columns[column] = kind
+        if result.schema != found.known:
+            self._learned[found.form] = result.schema
+            reader.learn(found.form, result.schema)
+            self._causes[found.form] = f"{cause_of(found.known, result.schema)}: {ref.name}"
+        for name, kind in result.columns:
+            self._columns[name] = joined(self._columns.get(name), kind)
+        self._originals |= {
+            column.name: ".".join(json_keys(column.original))
+            for column in result.schema.columns
+            if column.name not in found.dataset.derive
+        }
         self._add_part(ref, rows=result.rows, rejected=result.rejected)
         return int(result.rows.num_rows)
 
-    def _find_older(self) -> None:
-        """What each object replaces: what the ledger calls loaded, what comes with this batch, and what a run left in
-        the warehouse that died before it told the ledger (the markers say so).
-        """
-        self._replaces = {ref_id: list(found) for ref_id, found in self._ledger.work.older(self.refs).items()}
-        names: dict[int, list[str]] = {}
-        for ref in self.refs:
-            if ref.entry or ref.generation == 1:
-                continue
-            self._replaces.setdefault(ref.id, []).extend(
-                old
-                for old in self.refs
-                if not old.entry and (old.bucket, old.key) == (ref.bucket, ref.key) and old.generation < ref.generation
-            )
-            oldest = max(1, ref.generation - _GENERATIONS)
-            names[ref.id] = [object_name(ref.bucket, ref.key, number) for number in range(oldest, ref.generation)]
-        there = self._warehouse.markers([name for found in names.values() for name in found]) if names else set()
-        self._stale = {ref_id: there & set(found) for ref_id, found in names.items()}
+    def _end_without_bytes(self, ref: ObjectRef, fetcher: Fetcher) -> bool:
+        """As `_give_up`: False when nothing after it may be loaded in this batch."""
+        state, reason = State.EMPTY, "it has 0 bytes"
+        try:
+            if not is_manifest(self._dataset, ref):
+                state, reason = judge_nothing(self._dataset, reason, fetcher.control(ref))
+        except (Terminal, Transient) as error:
+            return self._give_up(ref, error)
+        self._end(ref, state, reason)
+        return True
 
-    def _replaced_names(self, ref: ObjectRef) -> tuple[str, ...]:
-        names = {old.name for old in self._replaces.get(ref.id, [])} | self._stale.get(ref.id, set())
-        return tuple(sorted(names))
-
-    def _was_loaded(self, old: ObjectRef) -> bool:
-        """Whether a replaced generation is loaded for the ledger, before this batch or in it."""
-        if all(old.id != ref.id for ref in self.refs):
-            return True
-        outcome = self.outcomes.get(old.id)
-        return outcome is not None and outcome.state is State.LOADED
+    def _count_what_was_mended(self, parts: Sequence[LoadPart]) -> None:
+        """Of what had only its rejected rows loaded, the rows are those that are there now."""
+        mended = {part.ref.name: part.ref for part in parts if part.only_rejected}
+        for name, (rows, rejected) in (self._warehouse.loaded(list(mended)) if mended else {}).items():
+            ref = mended[name]
+            if self.outcomes[ref.id].state is State.LOADED:
+                self.outcomes[ref.id] = Outcome(ref=ref, state=State.LOADED, rows=rows, rejected=rejected)
 
     def _add_part(self, ref: ObjectRef, *, rows: pa.Table, rejected: pa.Table) -> None:
-        replaces = self._replaced_names(ref)
-        self._parts[ref.id] = LoadPart(ref=ref, rows=rows, rejected=rejected, replaces=replaces, again=ref.again)
+        self._parts[ref.id] = LoadPart(
+            ref=ref,
+            rows=rows,
+            rejected=rejected,
+            replaces=self._older.names(ref),
+            again=ref.again,
+            only_rejected=ref.only_rejected,
+        )
 
     def _end(self, ref: ObjectRef, state: State, reason: str, *, rejected: int = 0) -> None:
         self.outcomes[ref.id] = Outcome(ref=ref, state=state, rejected=rejected, reason=reason)
@@ -349,9 +377,7 @@ def _left_to_the_sweep(key: str, error: Exception) -> None:
     log.info("%s is left to the sweep: %s", key, error)
 
 
-def _cause(known: Schema | None, learned: Schema) -> str:
-    if known is None:
-        return "first object"
-    names = {column.name for column in known.columns}
-    new = [column.name for column in learned.columns if column.name not in names]
-    return f"new columns {', '.join(new)}" if new else "numbers widened"
+def _write_of(dataset: Dataset) -> Write:
+    if dataset.write == "merge":
+        return Write(key=tuple(dataset.key), order_by=dataset.order_by)
+    return Write(partitions=tuple(dataset.partitions)) if dataset.write == "replace_partition" else APPEND

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from penstock import envelope, faults, formats
 from penstock.declarations import Dataset
-from penstock.errors import Terminal, Transient
+from penstock.errors import ObjectChanged, ObjectMissing, SettingsError, Terminal, Transient
+from penstock.formats.control import LARGEST
+from penstock.formats.object_checks import MISSING, ControlFile
 from penstock.model import ObjectRef, media_type
 from penstock.objects import ObjectStore
 
@@ -27,10 +29,11 @@ _SUFFIXES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Fetched:
-    """An object's file, and the name by whose suffix its format is told."""
+    """An object's file, and the name by whose suffix its format is told; its control file, if a check asks for it."""
 
     path: Path
     name: str
+    control: ControlFile | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +69,36 @@ class Fetcher:
                 version_id=ref.version_id,
                 progress=self.progress,
             )
+            return Fetched(path=self._path(ref), name=ref.key, control=self.control(ref))
         except (Terminal, Transient) as error:
             return error
-        return Fetched(path=self._path(ref), name=ref.key)
+
+    def control(self, ref: ObjectRef) -> ControlFile | None:
+        """The object beside it that says what must be in it, where a check asks for that; one may be missing.
+
+        Raises Transient, and SettingsError, when that cannot be told.
+        """
+        asked = any(check.control is not None for check in self.dataset.object_checks.values())
+        if not asked or self.dataset.ready is None or self.dataset.ready.beside is None:
+            return None
+        if ref.entry:
+            return ControlFile("beside it", missing="cannot be: a webhook's delivery has none; take the check away")
+        key = ref.key + self.dataset.ready.beside
+        try:
+            size = self.store.stat(ref.bucket, key).size
+            if size > LARGEST:
+                return ControlFile(
+                    key, missing=f"has {size:,} bytes, and may have {LARGEST:,}; mend it and replay the object"
+                )
+            return ControlFile(key, content=self.store.read(ref.bucket, key))
+        except ObjectMissing:
+            return ControlFile(key, missing=MISSING)
+        except ObjectChanged as error:
+            raise Transient(str(error)) from error
+        except SettingsError:
+            raise
+        except Terminal as error:
+            return ControlFile(key, missing=f"cannot be read: {error}; replay the object once it can")
 
     def _read_envelope(self, ref: ObjectRef) -> list[bytes] | Terminal | Transient:
         self.progress()
@@ -89,4 +119,5 @@ class Fetcher:
         path = self._path(ref)
         path.write_bytes(line if self.dataset.format == "delivery" else delivery.body)
         kind = media_type(delivery.content_type)
-        return Fetched(path=path, name=f"{ref.key}#{ref.entry}{_SUFFIXES.get(kind, '.json')}")
+        name = f"{ref.key}#{ref.entry}{_SUFFIXES.get(kind, '.json')}"
+        return Fetched(path=path, name=name, control=self.control(ref))

@@ -23,9 +23,10 @@ from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
 
 from penstock import faults
 from penstock.errors import DeclarationError, LeaseLost, LedgerUnavailable, SettingsError, Transient
-from penstock.flows.batch import Batch, Report
+from penstock.flows.batch import Batch
 from penstock.flows.lease import kept
 from penstock.flows.render import as_markdown
+from penstock.flows.report import Report
 from penstock.ledger import Ledger
 from penstock.ledger.database import utc_now
 from penstock.model import Lease
@@ -45,7 +46,7 @@ async def ingest(dataset: str) -> dict[str, Any]:
     """Load everything that is new for `dataset`; returns its status and counts.
 
     `{"status": "processed", "objects": …, "rows": …, "rejected": …, …}`, or `{"status": "skipped", "reason": …}` when
-    nothing was new or another run holds the dataset.
+    nothing was new or another run holds the dataset. `filtered`, `warnings` and `event_times` are there if any are.
     """
     settings = load_settings()
     project = load_project(settings.project_dir, only=["flows"])
@@ -110,6 +111,7 @@ async def ingest(dataset: str) -> dict[str, Any]:
         "outcomes": report.outcomes,
         "report": report.figures,
         "seconds": seconds,
+        **report.told(),
     }
 
 
@@ -135,6 +137,7 @@ async def _drain(settings: Settings, lease: Lease, ledger: Ledger, parts: dict[s
             run=parts["run"],
             max_objects=settings.batch_objects,
             max_bytes=settings.batch_bytes,
+            backfill=parts["dataset"].backfill,
         )
         if not refs:
             if await asyncio.to_thread(ledger.work.finish, lease):
@@ -155,7 +158,7 @@ async def _drain(settings: Settings, lease: Lease, ledger: Ledger, parts: dict[s
         finally:
             await asyncio.to_thread(batch.clean)
         parts["progress"]()
-        report.add(outcomes, figures)
+        report.add(outcomes, figures, batch.counts)
 
 
 def _is_transient(task: Any, task_run: Any, state: Any) -> bool:

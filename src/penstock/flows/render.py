@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from penstock.flows.batch import Report
+from penstock.flows.report import Report
 
 
 def as_markdown(dataset: str, report: Report, seconds: float) -> str:
@@ -21,6 +21,14 @@ def as_markdown(dataset: str, report: Report, seconds: float) -> str:
         lines += ["", "| not loaded | objects |", "| --- | ---: |"]
         lines += [f"| {state} | {count} |" for state, count in others.items()]
         lines += ["", "Why: `penstock why KEY`"]
+    if report.filtered:
+        lines += ["", f"{report.filtered:,} rows were passed over by `where`."]
+    if report.warnings:
+        lines += ["", "| warned by check | rows |", "| --- | ---: |"]
+        lines += [f"| {_shown(name)} | {count} |" for name, count in report.warnings.items()]
+    if (times := report.times) is not None:
+        lines += ["", "| first event | last event | late rows |", "| --- | --- | ---: |"]
+        lines += [f"| {times.least.isoformat()} | {times.greatest.isoformat()} | {times.late} |"]
     if report.figures:
         lines += ["", "| figure | value |", "| --- | ---: |"]
         lines += [f"| {name} | {_shown(value)} |" for name, value in report.figures.items()]

@@ -11,10 +11,10 @@ import pyarrow as pa
 from penstock.declarations import Dataset
 from penstock.errors import DeclarationError, Unreadable
 from penstock.formats import arrow, csv, csv_many, delivery, excel, json, json_many, log, parquet
+from penstock.formats.asking import stands_alone
 from penstock.formats.packed import SUFFIXES, bare_name
 from penstock.formats.reports import merge_reports, report
 from penstock.formats.result import ReadResult, verdict
-from penstock.formats.shape import stands_alone
 from penstock.model import Schema
 
 __all__ = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import replace
@@ -19,9 +18,9 @@ from penstock.formats.csv_scan import Reject, number, reading, refuse_long_lines
 from penstock.formats.csv_types import settled
 from penstock.formats.dialect import declared, first_filled, header, of_this_file, sniffed
 from penstock.formats.encodings import utf8_file
-from penstock.formats.engine import cursor, little_memory
+from penstock.formats.engine import cursor, little_memory, refuse_wide
 from penstock.formats.kept import Keep
-from penstock.formats.names import flat_name, literal, normalised, quoted
+from penstock.formats.names import literal, normalised, places_of, quoted
 from penstock.formats.plain import text_file
 from penstock.formats.result import RESCUED, ROW, ReadResult
 from penstock.formats.shape import BAD, LINE, RAW, Value, shape
@@ -36,9 +35,11 @@ def infer(path: Path, dataset: Dataset, *, delim: str | None = None) -> Schema:
     with _text(path, dataset) as text, cursor() as connection:
         if text.stat().st_size == 0:
             return Schema(version=1, columns=())
+        refuse_long_lines(text)
         said = declared(dataset.csv, delim)
         dialect, types = sniffed(connection, text, said)
         originals = header(text, dialect | {"skip": first_filled(text, dialect["skip"])})
+        refuse_wide(len(originals))
         if len(types) != len(originals):
             types = ["VARCHAR"] * len(originals)
         if not _has_records(text, dialect):
@@ -59,7 +60,9 @@ def read(path: Path, dataset: Dataset, schema: Schema, *, delim: str | None = No
         text = stack.enter_context(_text(path, dataset))
         connection = stack.enter_context(cursor())
         filled = text.stat().st_size > 0
+        refuse_long_lines(text)
         dialect, originals = _as_it_is(connection, text, said, schema) if filled else (schema.dialect | said, [])
+        refuse_wide(len(originals))
         keep = Keep(path, size=text.stat().st_size, large=large)
         result = read_records(stack, connection, text, dialect, originals, dataset, schema, keep)
         # What was declared, or is this file's own, is not to be remembered.
@@ -90,7 +93,6 @@ def read_records(
     """The records of a text by its dialect, as `source_of` makes values of them. Raises Unreadable."""
     source_of = source_of or source_by_name
     schema = replace(known, dialect=dialect)
-    refuse_long_lines(text)
     if originals and keep.large:
         result = _streamed(connection, text, dialect, originals, dataset, schema, keep, source_of)
         if result is not None:
@@ -132,7 +134,7 @@ def _streamed(
 
 
 def _has_records(text: Path, dialect: dict[str, Any]) -> bool:
-    with text.open("rb") as file:
+    with text.open(encoding="utf-8") as file:  # whose lines may end with a carriage return alone
         filled = (line for line in islice(file, dialect["skip"], None) if line.strip())
         return len(list(islice(filled, 2))) > int(dialect["header"])
 
@@ -160,8 +162,8 @@ def fits(originals: Sequence[str], dialect: dict[str, Any], schema: Schema) -> b
     """Whether a file's columns are, by their names or where they have none by their number, those of the schema."""
     if not originals or not schema.columns or "names" in dialect:
         return True
-    known = {name for column in schema.columns for name in (column.original, flat_name(column.original))}
-    return bool(known & set(originals)) and (dialect["header"] or len(originals) == len(schema.columns))
+    known = any(place is not None for place in places_of(originals, [column.original for column in schema.columns]))
+    return known and (dialect["header"] or len(originals) == len(schema.columns))
 
 
 def source_by_name(
@@ -187,16 +189,13 @@ def source_by_name(
 
 
 def _match(originals: Sequence[str], schema: Schema) -> tuple[list[Value], str]:
-    """Each schema column's field by header name (the second of a name is the second), and the JSON of the rest."""
-    places: dict[str, list[int]] = defaultdict(list)
-    for index, original in enumerate(originals):
-        places[original].append(index)
-    values = []
-    for column in schema.columns:
-        left = places[column.original] or places[flat_name(column.original)]
-        place = left.pop(0) if left else None
-        values.append(Value(column=column, expression=None if place is None else f"c{place}"))
-    extra = sorted(index for left in places.values() for index in left)
+    """Each schema column's field by header name, and the JSON of the rest."""
+    places = places_of(originals, [column.original for column in schema.columns])
+    values = [
+        Value(column=column, expression=None if place is None else f"c{place}")
+        for column, place in zip(schema.columns, places, strict=True)
+    ]
+    extra = sorted(set(range(len(originals))) - set(places))
     if not extra:
         return values, "CAST(NULL AS VARCHAR)"
     return values, _json_object([(originals[index], f"c{index}") for index in extra])

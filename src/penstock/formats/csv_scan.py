@@ -16,8 +16,9 @@ import duckdb
 import pyarrow as pa
 
 from penstock.errors import Unreadable
-from penstock.formats.dialect import nulls
+from penstock.formats.dialect import LONGEST_LINE, USUAL_LINE, line_over, nulls
 from penstock.formats.names import literal
+from penstock.formats.noted import refused_rows, with_their_lines
 from penstock.formats.result import REJECTED, ROW, ReadResult
 from penstock.machine_faults import raise_machine_fault
 
@@ -25,7 +26,7 @@ from penstock.machine_faults import raise_machine_fault
 _STAND_IN = b"\x1d"
 # Every pass over the file mends all open quotes it meets; a file that needs more passes is mostly rubbish.
 _PASSES = 10
-_LONGEST_LINE = 16_000_000
+_LONGEST_LINE = LONGEST_LINE
 # Of more rejected rows than these, lines and raw texts are not looked up: they would all be in memory.
 _MOST_LOOKED_UP = 200_000
 
@@ -76,16 +77,8 @@ def scan(
 
 def refuse_long_lines(text: Path) -> None:
     """Raise Unreadable for a line over the longest: DuckDB leaves some of them out and does not say so."""
-    at, begin = 0, 0
-    with text.open("rb") as file:
-        # No chunk is as long as a line must be, so that only the first and the last line end in it matter.
-        while chunk := file.read(_LONGEST_LINE // 4):
-            ends = [place for place in (chunk.find(b"\n"), chunk.find(b"\r")) if place >= 0]
-            if at + min(ends, default=len(chunk)) - begin > _LONGEST_LINE - 2:
-                raise Unreadable(f"the line at byte {begin + 1} has more than the {_LONGEST_LINE} bytes of the longest")
-            if ends:
-                begin = at + max(chunk.rfind(b"\n"), chunk.rfind(b"\r")) + 1
-            at += len(chunk)
+    if (begin := line_over(text, _LONGEST_LINE - 2)) is not None:
+        raise Unreadable(f"the line at byte {begin + 1} has more than the {_LONGEST_LINE} bytes of the longest")
 
 
 def _swallows(kind: str, raw: bytes) -> bool:
@@ -131,7 +124,7 @@ def reading(text: Path, dialect: dict[str, Any], width: int, *, strict: bool = T
     """The SQL that reads the file's records as the texts c0, c1 …, and tells of other lines in `reject_errors`."""
     columns = ", ".join(f"'c{i}': 'VARCHAR'" for i in range(width))
     comment = f", comment={literal(dialect['comment'])}" if "comment" in dialect else ""
-    size = min(_LONGEST_LINE, max(2_000_000, text.stat().st_size + 1))
+    size = min(_LONGEST_LINE, max(USUAL_LINE, text.stat().st_size + 1))
     return (
         f"read_csv({literal(str(text))}, auto_detect=false, columns={{{columns}}}, "
         f"delim={literal(dialect['delim'])}, quote={literal(dialect['quote'])}, escape={literal(dialect['escape'])}, "
@@ -203,13 +196,15 @@ def with_lines(
     result: ReadResult, rejects: Sequence[Reject], text: Path, dialect: dict[str, Any], width: int
 ) -> ReadResult:
     """Add the lines that are no records, and give every rejected row its line and raw text where they are known."""
-    if not rejects and (not result.rejected.num_rows or result.rejected.num_rows > _MOST_LOOKED_UP):
+    named = refused_rows(result)
+    if not rejects and (not (result.rejected.num_rows or named) or result.rejected.num_rows > _MOST_LOOKED_UP):
         return result
     bad = result.rejected.to_pylist()
     bad += [{ROW: reject.row, "line": None, "reason": reject.reason, "raw": reject.raw} for reject in rejects]
     bad.sort(key=lambda row: row[ROW])
     total = result.total + len(rejects)
-    lines = _lines(text, dialect, width, total, {row[ROW] for row in bad})
+    lines = _lines(text, dialect, width, total, named | {row[ROW] for row in bad})
+    result = with_their_lines(result, {row: lines[row][0] for row in named if row in lines})
     for row in bad:
         row["line"], row["raw"] = lines.get(row[ROW], (row["line"], row["raw"]))
     return replace(result, rejected=pa.Table.from_pylist(bad, schema=REJECTED), total=total)

@@ -27,18 +27,24 @@ _COUNTS = {
     "filled": "@ IS NOT NULL",
     "whole": f"regexp_full_match(@, {literal(WHOLE)})",
     "zero": f"regexp_full_match(@, {literal(_LEADING_ZERO)}) OR contains(@, '_') OR starts_with(@, '0x')",
-    "lossy": f"length(@) > 15 AND regexp_full_match(@, {literal(_POINTED)}) AND abs(TRY_CAST(@ AS DOUBLE)) > {_EXACT}",
+    "lossy": f"(length(@) > 15 AND regexp_full_match(@, {literal(_POINTED)}) AND abs(TRY_CAST(@ AS DOUBLE)) > {_EXACT})"
+    " OR (contains(lower(@), 'e') AND isinf(TRY_CAST(@ AS DOUBLE)))",
     "pointed": f"contains(@, '.') AND regexp_full_match(@, {literal(_POINTED)})",
     "doubtful_point": f"contains(@, '.') AND regexp_full_match(@, {literal(_DOUBTFUL_POINT)})",
     "comma": f"contains(@, ',') AND regexp_full_match(@, {literal(FRACTION)})",
     "doubtful_comma": f"contains(@, ',') AND regexp_full_match(@, {literal(_DOUBTFUL_COMMA)})",
     "grouped": f"contains(@, '.') AND regexp_full_match(@, {literal(GROUPED['found'])})",
     "grouped_once": f"contains(@, '.') AND regexp_full_match(@, {literal(GROUPED['declared'])})",
+    "worded": "NOT regexp_matches(@, '[0-9]')",
+    "endless": r"regexp_full_match(lower(@), '\s*-?inf(inity)?\s*')",
 }
+# DuckDB takes a column of `Infinity`, or of `epoch`, for one of dates.
+_DATED = {"DATE": ("filled", "worded", "endless"), "TIMESTAMP": ("filled", "worded", "endless")}
 # What a column of a type is looked at for, where decimal commas may be and where they may not: the rest is 0.
 _FORMS_OF: dict[bool, dict[str, tuple[str, ...]]] = {
-    False: {"BIGINT": ("filled", "whole", "zero"), "DOUBLE": ("filled", "zero", "lossy")},
-    True: {
+    False: _DATED | {"BIGINT": ("filled", "whole", "zero"), "DOUBLE": ("filled", "zero", "lossy")},
+    True: _DATED
+    | {
         "BIGINT": ("filled", "whole", "zero"),
         "DOUBLE": ("filled", "whole", "zero", "lossy", "pointed", "doubtful_point", "grouped_once"),
         "VARCHAR": ("filled", "whole", "zero", "comma", "doubtful_comma", "grouped", "grouped_once"),
@@ -60,6 +66,8 @@ class _Seen:
     doubtful_comma: int
     grouped: int
     grouped_once: int
+    worded: int
+    endless: int
 
     @property
     def is_comma(self) -> bool:
@@ -90,6 +98,8 @@ def settled(
         settled_kind = kind
         if kind in ("BIGINT", "DOUBLE", "VARCHAR"):
             settled_kind = _number(kind, column, mark, proven=proven)
+        elif kind in _DATED and column.worded == column.filled:
+            settled_kind = "DOUBLE" if column.endless == column.filled else "VARCHAR"
         if proven and settled_kind in ("BIGINT", "DOUBLE") and not column.pointed:
             commas.append(name)
         found.append(settled_kind)

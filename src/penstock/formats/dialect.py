@@ -19,6 +19,10 @@ from penstock.machine_faults import raise_machine_fault
 # What else parts fields, where DuckDB found a comma: it prefers one that only stands in numbers.
 _OTHER_DELIMITERS = (";", "\t", "|")
 _LINES = 200
+# DuckDB looks at lines of more bytes only when told to, which costs memory.
+USUAL_LINE, LONGEST_LINE = 2_000_000, 16_000_000
+# Python's own limit to a field is 128 KB.
+csv.field_size_limit(2**31 - 1)
 _DECIMAL = re.compile(r"\s*[+-]?[0-9.]+,[0-9]+\s*")
 _TEXTS = ("delim", "quote", "escape", "dateformat", "timestampformat")
 # What a file written in another way than the first one is looked at for; the rest is about its values.
@@ -98,6 +102,21 @@ def first_filled(text: Path, skip: int) -> int:
     return skip
 
 
+def line_over(text: Path, most: int) -> int | None:
+    """The byte at which the first line begins that has more than `most` bytes."""
+    at, begin = 0, 0
+    with text.open("rb") as file:
+        # No chunk is as long as a line must be, so that only the first and the last line end in it matter.
+        while chunk := file.read(most // 4):
+            ends = [place for place in (chunk.find(b"\n"), chunk.find(b"\r")) if place >= 0]
+            if at + min(ends, default=len(chunk)) - begin > most:
+                return begin
+            if ends:
+                begin = at + max(chunk.rfind(b"\n"), chunk.rfind(b"\r")) + 1
+            at += len(chunk)
+    return None
+
+
 def _filled(lines: Iterable[str], dialect: dict[str, Any]) -> Iterable[str]:
     comment = dialect.get("comment")
     return (line for line in lines if line.strip("\r\n") and not (comment and line.startswith(comment)))
@@ -115,6 +134,8 @@ def _sniff(connection: duckdb.DuckDBPyConnection, text: Path, said: dict[str, An
     given = "".join(f", {name}={literal(said[name])}" for name in _TEXTS if name in said)
     given += "".join(f", {name}={str(said[name]).lower()}" for name in ("header", "skip") if name in said)
     given += nulls(said)
+    if line_over(text, USUAL_LINE) is not None:
+        given += f", max_line_size={LONGEST_LINE}"
     found: tuple[Any, ...] | None = None
     for more in ("", ", ignore_errors=true", ", ignore_errors=true, strict_mode=false"):
         try:

@@ -16,7 +16,14 @@ from penstock.errors import Unreadable
 
 CHUNK = 4 * 1024 * 1024
 
-_MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+# The longer ones first: UTF-32's begins with UTF-16's.
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 # What a file that is not UTF-8 most often is, and what else it could be.
 _WESTERN, _OTHERS = "windows-1252", ("windows-1250", "iso-8859-15", "windows-1254")
 # Letters, € and typographic marks that these have in common, where they stand as in words. DOS code pages and Mac

@@ -11,8 +11,12 @@ from pathlib import Path
 
 import duckdb
 
+from penstock.errors import Unreadable
 from penstock.machine_faults import raise_machine_fault
 
+# DuckDB takes some milliseconds to plan a query for each column, and a table of that width is of little use to anybody.
+MOST_COLUMNS = 4096
+_WIDE = 300
 _LITTLE = "600MB"
 # Each thread has a buffer of 16 of a CSV's longest lines. Smaller ones would fit more threads into the limit, but with
 # them DuckDB gives up lines behind a quote that stays open for longer than the buffer.
@@ -50,6 +54,28 @@ def little_memory(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         connection.execute(f"RESET memory_limit; SET threads = {threads}")
 
 
+def refuse_wide(columns: int) -> None:
+    """Raise Unreadable for more columns than are read."""
+    if columns > MOST_COLUMNS:
+        raise Unreadable(
+            f"it has {columns} columns, more than the {MOST_COLUMNS} that are read; write what they hold as rows of a "
+            "name and a value, or leave out what is not wanted before it is sent"
+        )
+
+
+@contextmanager
+def many_columns(connection: duckdb.DuckDBPyConnection, columns: int) -> Iterator[None]:
+    """Have DuckDB compute twice what occurs twice: to look for that takes it the square of the columns."""
+    if columns <= _WIDE:
+        yield
+        return
+    connection.execute("SET disabled_optimizers = 'common_subexpressions'")
+    try:
+        yield
+    finally:
+        connection.execute("RESET disabled_optimizers")
+
+
 def _threads(connection: duckdb.DuckDBPyConnection) -> int:
     row = connection.execute("SELECT current_setting('threads')").fetchone()
     assert row is not None
@@ -64,6 +90,8 @@ def _database(pid: int) -> duckdb.DuckDBPyConnection:
         ":memory:",
         config={
             "temp_directory": str(spill),
+            # By its name and time a file that took another's place at once may be taken for it; and it costs memory.
+            "enable_external_file_cache": "false",
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
         },

@@ -18,7 +18,7 @@ import pyarrow as pa
 from penstock.declarations import Dataset
 from penstock.errors import Unreadable
 from penstock.formats.csv import remembering, source_by_name
-from penstock.formats.engine import cursor
+from penstock.formats.engine import cursor, refuse_wide
 from penstock.formats.kept import Keep
 from penstock.formats.names import normalised
 from penstock.formats.plain import plain_file
@@ -81,6 +81,7 @@ def _sheet(path: Path, dataset: Dataset) -> Iterator[_Sheet]:
         width = max(
             (n for n, (name, kinds) in enumerate(zip(names, said["kinds"], strict=True), 1) if name or kinds), default=0
         )
+        refuse_wide(width)
         yield _Sheet(
             path=target,
             originals=tuple(name or f"column{place}" for place, name in enumerate(names[:width])),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -13,9 +16,11 @@ import pyarrow.compute as pc
 
 from penstock.declarations import Dataset
 from penstock.errors import Unreadable
+from penstock.formats.encodings import utf8_file
 from penstock.formats.engine import cursor
 from penstock.formats.kept import Keep
-from penstock.formats.names import json_keys, json_path, json_pointer, literal, normalised, quoted
+from penstock.formats.names import json_keys, json_path, json_pointer, literal, normalised, quoted, spelling
+from penstock.formats.numbers import WHOLE
 from penstock.formats.plain import text_file
 from penstock.formats.result import RESCUED, ROW, ReadResult
 from penstock.formats.shape import BAD, LINE, RAW, Value, shape
@@ -31,6 +36,15 @@ MOST_COLUMNS = 1000
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 Keys = tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strange:
+    """What records have that no column says: paths that are rescued, and those of columns, spelled otherwise."""
+
+    extra: tuple[Keys, ...] = ()
+    spelled: tuple[tuple[Keys, Keys], ...] = ()
+
 
 # A first event may lack the optional ones; later ones must not find them without a column.
 CLOUDEVENT_ATTRIBUTES: Mapping[Keys, str] = {
@@ -52,30 +66,33 @@ def infer(path: Path, dataset: Dataset, *, lines: bool, always: Mapping[Keys, st
     """
     with cursor() as connection:
         _records(connection, path, dataset, lines=lines)
-        leaves = _leaves(connection)
+        leaves = _leaves(connection, dataset)
         if leaves and always:
             leaves = [*always.items(), *(leaf for leaf in leaves if leaf[0] not in always)]
         names = normalised("_".join(keys) for keys, _ in leaves)
-        columns = tuple(
-            Column(name=name, original=json_path(keys), type=dataset.columns.get(name, kind))
-            for name, (keys, kind) in zip(names, leaves, strict=True)
+        found = Schema(
+            version=1,
+            columns=tuple(
+                Column(name=name, original=json_path(keys), type=dataset.columns.get(name, kind))
+                for name, (keys, kind) in zip(names, leaves, strict=True)
+            ),
         )
-        return Schema(version=1, columns=columns)
+        long = _too_long(connection, [c for c in found.columns if c.name not in dataset.columns])
+        return replace(found, columns=tuple(replace(c, type="VARCHAR") if c in long else c for c in found.columns))
 
 
 def read(path: Path, dataset: Dataset, schema: Schema, *, lines: bool, large: bool = False) -> ReadResult:
     """The records as rows. Raises Unreadable."""
     with cursor() as connection:
         size = _records(connection, path, dataset, lines=lines)
-        values = source_of(connection, "records", schema, extra_of(_leaves(connection), schema))
+        values = source_of(connection, "records", schema, strange_in(_leaves(connection, dataset), schema))
         return shape(connection, dataset, schema, values, Keep(path, size=size, large=large))
 
 
-def source_of(
-    connection: duckdb.DuckDBPyConnection, records: str, schema: Schema, extra: Sequence[Keys]
-) -> list[Value]:
-    """Make the view `source` over a relation like the table `records`; what is at the paths `extra` is rescued."""
-    known = {json_keys(column.original): column for column in schema.columns}
+def source_of(connection: duckdb.DuckDBPyConnection, records: str, schema: Schema, strange: Strange) -> list[Value]:
+    """Make the view `source` over a relation like the table `records`, which has what is `strange`."""
+    spelled, extra = dict(strange.spelled), strange.extra
+    known = {spelled.get(keys := json_keys(column.original), keys): column for column in schema.columns}
     texts = [keys for keys, column in known.items() if column.type.upper() != "JSON"]
     trees = [keys for keys, column in known.items() if column.type.upper() == "JSON"]
     connection.execute(
@@ -109,7 +126,7 @@ def depth(text: str) -> int:
 
 def _records(connection: duckdb.DuckDBPyConnection, path: Path, dataset: Dataset, *, lines: bool) -> int:
     """Make the table `records`: number, line, raw text, the parsed `doc` or why it is `bad`; returns its bytes."""
-    with text_file(path) as found:
+    with text_file(path, to_utf8=partial(utf8_file, declared="utf-8")) as found:
         size = found.stat().st_size
         if size > LARGEST:
             raise Unreadable(f"a JSON object of {size} bytes is more than the {LARGEST} that can be read at once")
@@ -193,20 +210,20 @@ def where_records_are(dataset: Dataset) -> str:
     return f"json_extract(doc, {literal(json_pointer(dataset.records.split('.')))})"
 
 
-def _leaves(connection: duckdb.DuckDBPyConnection) -> list[tuple[Keys, str]]:
-    """The paths of the records' values with their types; objects are walked, arrays are not."""
+def _leaves(connection: duckdb.DuckDBPyConnection, dataset: Dataset) -> list[tuple[Keys, str]]:
+    """The paths of the records' values with their types; objects are walked unless they are kept, arrays are not."""
     row = connection.execute(
         "SELECT json_group_structure(CAST(doc AS JSON)) FROM records WHERE doc IS NOT NULL"
     ).fetchone()
-    return leaves_of(row[0] if row else None)
+    return leaves_of(row[0] if row else None, dataset)
 
 
-def leaves_of(found: str | None) -> list[tuple[Keys, str]]:
+def leaves_of(found: str | None, dataset: Dataset) -> list[tuple[Keys, str]]:
     """The paths in what `json_group_structure` found. Raises Unreadable when they are too many."""
     structure = json.loads(found) if found else None
     if not isinstance(structure, dict):
         return []
-    leaves = list(_walk((), structure, DEEPEST))
+    leaves = list(_walk((), structure, DEEPEST if dataset.nested == "flatten" else 1))
     if len(leaves) > MOST_COLUMNS:
         leaves = list(_walk((), structure, 1))
     if len(leaves) > MOST_COLUMNS:
@@ -232,15 +249,51 @@ def _type(found: object) -> str:
     return {"UBIGINT": "BIGINT", "HUGEINT": "BIGINT", "NULL": "VARCHAR"}.get(found, found)
 
 
-def extra_of(leaves: Sequence[tuple[Keys, str]], schema: Schema) -> list[Keys]:
-    """The paths that no column of the schema takes."""
-    known = {json_keys(column.original): column for column in schema.columns}
-    return [keys for keys, _ in leaves if not _covered(keys, known)]
+def strange_in(leaves: Sequence[tuple[Keys, str]], schema: Schema) -> Strange:
+    """What the schema's columns do not say of these paths."""
+    known = {json_keys(column.original) for column in schema.columns}
+    extra = [keys for keys, _ in leaves if not _covered(keys, known)]
+    if not extra:
+        return Strange()
+    # The name itself goes before another spelling of it.
+    there = {keys[:end] for keys, _ in leaves for end in range(1, len(keys) + 1)}
+    wanted: dict[tuple[str, ...], list[Keys]] = defaultdict(list)
+    for column in schema.columns:
+        if (keys := json_keys(column.original)) not in there:
+            wanted[spelling(column.original)].append(keys)
+    spelled: dict[Keys, Keys] = {}
+    for keys in extra if wanted else ():
+        inside = [keys[:end] for end in range(1, len(keys) + 1)]
+        if any(part in spelled.values() for part in inside):
+            continue
+        for part in inside:
+            if meant := wanted[spelling(json_path(part))]:
+                spelled[meant.pop(0)] = part
+                break
+    taken = set(spelled.values())
+    return Strange(
+        extra=tuple(keys for keys in extra if not _covered(keys, taken)), spelled=tuple(sorted(spelled.items()))
+    )
 
 
-def _covered(keys: Keys, known: dict[Keys, Column]) -> bool:
+def _covered(keys: Keys, known: Collection[Keys]) -> bool:
     """A value is taken when it has a column, or lies inside one that holds a whole tree."""
     return any(keys[:end] in known for end in range(1, len(keys) + 1))
+
+
+def _too_long(connection: duckdb.DuckDBPyConnection, columns: Sequence[Column]) -> list[Column]:
+    """Those with whole numbers that their type would not hold."""
+    asked = []
+    numbers = [column for column in columns if column.type in ("BIGINT", "DOUBLE")]
+    for column in numbers:
+        text = f"json_extract_string(doc, {literal(json_pointer(json_keys(column.original)))})"
+        fits = Value(column=column, expression=text).cast({})
+        asked.append(f"count(*) FILTER (WHERE regexp_full_match({text}, {literal(WHOLE)}) AND {fits} IS NULL)")
+    if not asked:
+        return []
+    row = connection.execute(f"SELECT {', '.join(asked)} FROM records").fetchone()
+    assert row is not None
+    return [column for column, count in zip(numbers, row, strict=True) if count]
 
 
 def _extract(function: str, paths: Sequence[Keys]) -> str:

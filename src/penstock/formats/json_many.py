@@ -16,12 +16,12 @@ from penstock.declarations import Dataset
 from penstock.errors import Unreadable
 from penstock.formats.engine import cursor
 from penstock.formats.json import (
-    Keys,
-    extra_of,
+    Strange,
     leaves_of,
     mark_too_deep,
     records_of_lines,
     source_of,
+    strange_in,
     trimmed_lines,
     where_records_are,
 )
@@ -56,14 +56,14 @@ def read_many(
             _from_documents(connection, contents, dataset)
         mark_too_deep(connection)
         pieces = _pieces(connection)
-        for extra, indexes in _alike(connection, schema, pieces).items():
+        for strange, indexes in _alike(connection, dataset, schema, pieces).items():
             progress()
             connection.register("wanted", pa.table({"file": pa.array(indexes, pa.int64())}))
             connection.execute(
                 "CREATE OR REPLACE TEMP TABLE chosen AS "
                 "SELECT * FROM records WHERE file IN (SELECT file FROM wanted) ORDER BY record"
             )
-            values = source_of(connection, "chosen", schema, extra)
+            values = source_of(connection, "chosen", schema, strange)
             together, asking = shape_together(connection, dataset, schema, values, keep)
             results |= take_apart(together, [pieces[index] for index in indexes], asking)
     return results
@@ -128,24 +128,24 @@ def _pieces(connection: duckdb.DuckDBPyConnection) -> dict[int, Piece]:
 
 
 def _alike(
-    connection: duckdb.DuckDBPyConnection, schema: Schema, pieces: dict[int, Piece]
-) -> dict[tuple[Keys, ...], list[int]]:
-    """The files by what is to be rescued from them, in order."""
+    connection: duckdb.DuckDBPyConnection, dataset: Dataset, schema: Schema, pieces: dict[int, Piece]
+) -> dict[Strange, list[int]]:
+    """The files by what is strange in them, in order."""
     structures = dict(
         connection.execute(
             "SELECT file, json_group_structure(CAST(doc AS JSON)) FROM records WHERE doc IS NOT NULL GROUP BY file"
         ).fetchall()
     )
-    known: dict[str | None, tuple[Keys, ...] | None] = {}
-    alike: dict[tuple[Keys, ...], list[int]] = defaultdict(list)
+    known: dict[str | None, Strange | None] = {}
+    alike: dict[Strange, list[int]] = defaultdict(list)
     for file in pieces:
         structure = structures.get(file)
         if structure not in known:
             try:
-                known[structure] = tuple(extra_of(leaves_of(structure), schema))
+                known[structure] = strange_in(leaves_of(structure, dataset), schema)
             except Unreadable:
                 known[structure] = None
-        extra = known[structure]
-        if extra is not None:
-            alike[extra].append(file)
+        strange = known[structure]
+        if strange is not None:
+            alike[strange].append(file)
     return alike

@@ -65,6 +65,7 @@ def read(path: Path, dataset: Dataset, schema: Schema, *, large: bool = False) -
         text = stack.enter_context(text_file(path))
         connection = stack.enter_context(cursor())
         size = text.stat().st_size
+        refuse_long_lines(text)
         dialect = _LINES | {"zonedformat": _APACHES_TIME, "hinted": list(dataset.columns)}
         _refuse_pattern(connection, dataset)
         result = read_records(

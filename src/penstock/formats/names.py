@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 
 # PostgreSQL cuts identifiers at 63 bytes; a duplicate's number must still fit.
 LONGEST = 56
@@ -38,10 +39,39 @@ def normalised(originals: Iterable[str]) -> list[str]:
     return names
 
 
-def _normal(original: str) -> str:
+def spelling(original: str) -> tuple[str, ...]:
+    """What the spellings of a name have in common: case, spaces, accents and signs left out. A sign alone is one."""
+    return tuple(_words(key) or key for key in json_keys(original))
+
+
+def places_of(originals: Sequence[str], columns: Sequence[str]) -> list[int | None]:
+    """For each of the remembered names `columns`, where an object with the names `originals` has it.
+
+    The same name goes first, then that of a JSON path with `_` between its keys, then another spelling; of several that
+    are equal the second is the second.
+    """
+    found: dict[int, int] = {}
+    left = dict(enumerate(originals))
+    for theirs, ours in _ALIKE:
+        places: dict[object, list[int]] = defaultdict(list)
+        for place, original in left.items():
+            places[theirs(original)].append(place)
+        for number, column in enumerate(columns):
+            if number not in found and (some := places[ours(column)]):
+                found[number] = some.pop(0)
+                del left[found[number]]
+        if not left:
+            break
+    return [found.get(number) for number in range(len(columns))]
+
+
+def _words(original: str) -> str:
     plain = "".join(c for c in unicodedata.normalize("NFKD", original.lower()) if not unicodedata.combining(c))
-    name = "".join(c if c.isalnum() else " " for c in plain)
-    name = "_".join(name.split()).encode()[:LONGEST].decode(errors="ignore").strip("_")
+    return "_".join("".join(c if c.isalnum() else " " for c in plain).split())
+
+
+def _normal(original: str) -> str:
+    name = _words(original).encode()[:LONGEST].decode(errors="ignore").strip("_")
     if original.lower().startswith("_penstock"):
         name = f"source_{name}"
     if not name:
@@ -69,3 +99,10 @@ def flat_name(original: str) -> str:
 def json_pointer(keys: Sequence[str]) -> str:
     """RFC 6901. Unlike DuckDB's own paths it can address any key, `*` and the empty one too."""
     return "".join("/" + key.replace("~", "~0").replace("/", "~1") for key in keys)
+
+
+_ALIKE: tuple[tuple[Callable[[str], object], Callable[[str], object]], ...] = (
+    (str, str),
+    (str, flat_name),
+    (spelling, spelling),
+)

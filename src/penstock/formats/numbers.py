@@ -24,12 +24,6 @@ def comma_of(dialect: dict[str, object], column: str) -> Comma | None:
     return "found" if isinstance(commas, list) and column in commas else None
 
 
-def keeps_zeros(dialect: dict[str, object], column: str) -> bool:
-    """Whether a column's zeros in front may mean something: those of a type that was found, and not declared."""
-    hinted = dialect.get("hinted")
-    return isinstance(hinted, list) and column not in hinted
-
-
 def whole_of(text: str, target: str, comma: Comma | None, *, zeros: bool) -> str:
     """A text as a whole number of the type `target`; NULL where it is none, or has `zeros` in front that count."""
     # DuckDB rounds '2.5' and takes '0x1F' and '1_000'; neither is what the data says.
@@ -43,11 +37,16 @@ def whole_of(text: str, target: str, comma: Comma | None, *, zeros: bool) -> str
     return f"CASE {plain} WHEN {grouped} END"
 
 
+def pointed(text: str) -> str:
+    """A number with a decimal comma, as it is with a decimal point."""
+    return f"replace(replace({text}, '.', ''), ',', '.')"
+
+
 def fraction_of(text: str, target: str, comma: Comma) -> str:
     """A text with a decimal comma, or without any mark, as a number of the type `target`; NULL where it is none."""
     form = f"{FRACTION}|{GROUPED[comma]}"
     return (
         f"CASE WHEN regexp_full_match({text}, {literal(form)}) "
-        f"THEN TRY_CAST(replace(replace({text}, '.', ''), ',', '.') AS {target}) "
+        f"THEN TRY_CAST({pointed(text)} AS {target}) "
         f"WHEN NOT contains({text}, '.') THEN TRY_CAST({text} AS {target}) END"
     )

@@ -15,11 +15,20 @@ import pyarrow as pa
 
 from penstock.errors import Unreadable
 
-# RFC 1952, RFC 8878, and bzip2's own head: its block's magic is pi, without which it would be the text "BZh…".
+# RFC 1952, RFC 8878, and bzip2's own head: its block's magic is pi and that of the end, where nothing was packed, the
+# square root of pi. Without them it would be the text "BZh…"; what ends within them was cut off.
 _MAGICS = {
     "gzip": re.compile(rb"\x1f\x8b"),
     "zstd": re.compile(rb"\x28\xb5\x2f\xfd"),
-    "bzip2": re.compile(rb"BZh[1-9]1AY&SY"),
+    "bzip2": re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90|(1(A(Y(&S?)?)?)?|\x17(r(E(8P?)?)?)?)\Z)"),
+}
+# What people pack with, too, and is not unpacked here.
+_OTHERS = {
+    b"PK\x03\x04": "a zip",
+    b"\xfd7zXZ\0": "an xz",
+    b"7z\xbc\xaf\x27\x1c": "a 7z",
+    b"Rar!\x1a\x07": "a rar",
+    b"\x04\x22\x4d\x18": "an lz4",
 }
 SUFFIXES = (".gz", ".zst", ".zstd", ".bz2")
 _HEAD_BYTES = 16
@@ -28,6 +37,11 @@ _HEAD_BYTES = 16
 def packing(head: bytes) -> str | None:
     """How a file that begins so is compressed: `gzip`, `zstd`, `bzip2`, or not at all."""
     return next((name for name, magic in _MAGICS.items() if magic.match(head)), None)
+
+
+def packed_otherwise(head: bytes) -> str | None:
+    """What a file that begins so is packed as, in a way that is not unpacked: `a zip`."""
+    return next((name for magic, name in _OTHERS.items() if head.startswith(magic)), None)
 
 
 def packing_of(path: Path) -> str | None:

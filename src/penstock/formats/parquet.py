@@ -16,9 +16,9 @@ import pyarrow.parquet as pa_parquet
 
 from penstock.declarations import Dataset
 from penstock.errors import DeclarationError, Unreadable
-from penstock.formats.engine import cursor
+from penstock.formats.engine import cursor, refuse_wide
 from penstock.formats.kept import Keep
-from penstock.formats.names import literal, normalised, quoted
+from penstock.formats.names import literal, normalised, places_of, quoted
 from penstock.formats.plain import plain_file
 from penstock.formats.result import RESCUED, ROW, ReadResult
 from penstock.formats.shape import BAD, LINE, RAW, Value, shape, shape_together
@@ -34,6 +34,8 @@ _NUMBER = "#number"
 _VALUE, _TEXT = 8, 16
 # DuckDB's own columns, which a file's of the same name hide.
 _DUCKDBS = {"file_index", "file_row_number", "filename"}
+# The most that a DECIMAL of DuckDB has.
+_DIGITS = 38
 # No file has so many rows, and no group of files so many that their numbers would not be BIGINTs.
 _APART = 2**40
 
@@ -42,8 +44,13 @@ def infer(path: Path, dataset: Dataset) -> Schema:
     """The file's own columns; integers become BIGINT where they fit. Raises Unreadable."""
     with plain_file(path) as found, cursor() as connection:
         types = _types(connection, [found])
+        empty = _without_type(found)
         columns = tuple(
-            Column(name=name, original=original, type=dataset.columns.get(name, _widest(kind)))
+            Column(
+                name=name,
+                original=original,
+                type=dataset.columns.get(name, "VARCHAR" if original in empty else _widest(kind)),
+            )
             for name, (original, kind) in zip(normalised(types), types.items(), strict=True)
         )
         return Schema(version=1, columns=columns)
@@ -107,16 +114,18 @@ def _shaped(
     """The rows of files with the same columns; those of the second are numbered from _APART on, and so forth."""
     types = _types(connection, paths)
     places = {original: f"c{place}" for place, original in enumerate(types)}
+    kinds = list(types.items())
+    own = places_of(list(types), [column.original for column in schema.columns])
     values = [
         Value(
             column=column,
-            expression=places.get(column.original),
+            expression=None if place is None else f"c{place}",
             kind="typed",
-            type=types.get(column.original, "VARCHAR"),
+            type="VARCHAR" if place is None else kinds[place][1],
         )
-        for column in schema.columns
+        for column, place in zip(schema.columns, own, strict=True)
     ]
-    extra = {original: places[original] for original in types if original not in {c.original for c in schema.columns}}
+    extra = {original: expression for place, (original, expression) in enumerate(places.items()) if place not in own}
     try:
         connection.execute(
             f"CREATE OR REPLACE TEMP VIEW source AS SELECT *, {quoted(_NUMBER)} + 1 AS {quoted(ROW)}, "
@@ -165,7 +174,31 @@ def _types(connection: duckdb.DuckDBPyConnection, paths: Sequence[Path]) -> dict
     except duckdb.Error as error:
         raise_machine_fault(error)
         raise Unreadable(f"not Parquet: {_reason(error)}") from None
-    return dict(zip(relation.columns, map(str, relation.types), strict=True))
+    types = dict(zip(relation.columns, map(str, relation.types), strict=True))
+    refuse_wide(len(types))
+    if any("DOUBLE" in kind for kind in types.values()):
+        _refuse_long_decimals(paths[0])
+    return types
+
+
+def _refuse_long_decimals(path: Path) -> None:
+    """Raise Unreadable for decimals of more digits than DuckDB's: it makes DOUBLEs of them, and some of them wrong."""
+    with suppress(pa.ArrowException, OSError):  # what is damaged is said when it is read
+        found = pa_parquet.read_metadata(path).schema
+        for place in range(len(found)):
+            column = found.column(place)
+            if column.logical_type.type == "DECIMAL" and column.precision > _DIGITS:
+                raise Unreadable(
+                    f"the numbers of its column {column.path!r} may have {column.precision} digits, more than the "
+                    f"{_DIGITS} that are read; write them as text or with fewer"
+                )
+
+
+def _without_type(path: Path) -> set[str]:
+    """The columns that had no value of any kind when they were written: a later object's may be text."""
+    with suppress(pa.ArrowException, OSError):
+        return {field.name for field in pa_parquet.read_schema(path) if pa.types.is_null(field.type)}
+    return set()
 
 
 def _look_through(connection: duckdb.DuckDBPyConnection, paths: Sequence[Path]) -> None:

@@ -22,6 +22,9 @@ REJECTED = pa.schema(
     ]
 )
 
+# Rows that were passed over or failed a check that puts none aside: `formats/noted.py` tells what `note` says.
+NOTED = pa.schema([(ROW, pa.int64()), ("line", pa.int64()), ("note", pa.string())])
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReadResult:
@@ -31,7 +34,8 @@ class ReadResult:
     `columns`: name and DuckDB type of the table's columns, without penstock's own two; Arrow shows JSON as text.
     `rejected`: `_penstock_row`, `line` (null where unknown), `reason`, `raw`, and the first `column` or `check` that is
     to blame (null where there is none).
-    `total`: records seen, good and bad. `schema`: the one that was given, or a widened copy of it.
+    `total`: records seen, good, bad and passed over. `schema`: the one that was given, or a widened copy of it.
+    `noted`: as NOTED; None where there is nothing to note.
     """
 
     rows: pa.Table
@@ -39,6 +43,7 @@ class ReadResult:
     rejected: pa.Table
     total: int
     schema: Schema
+    noted: pa.Table | None = None
 
 
 def verdict(total: int, rejected: int, threshold: float) -> bool:

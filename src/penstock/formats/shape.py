@@ -17,24 +17,33 @@ import pyarrow.compute as pc
 
 from penstock.declarations import Dataset
 from penstock.errors import DeclarationError
+from penstock.formats.asking import (
+    BAD,
+    NOTE,
+    about_column,
+    aside,
+    asked,
+    notes,
+    noting,
+    unmarked,
+)
+from penstock.formats.engine import many_columns
 from penstock.formats.kept import Keep
+from penstock.formats.lattice import LONG, Misfits, back_and_forth, lossless, may_be_text, text_columns, wider
 from penstock.formats.names import literal, quoted
-from penstock.formats.numbers import FRACTION, comma_of, fraction_of, keeps_zeros, whole_of
+from penstock.formats.numbers import FRACTION, comma_of, fraction_of, pointed, whole_of
 from penstock.formats.result import REJECTED, RESCUED, ROW, ReadResult
+from penstock.formats.separating import LINE, RAW, all_good, result_of, separated
 from penstock.machine_faults import raise_machine_fault
 from penstock.model import Column, Schema
 
-# Names no normalised column can have.
-LINE, RAW, BAD = "#line", "#raw", "#bad"
+__all__ = ["BAD", "LINE", "RAW", "SHOWN", "Value", "shape", "shape_together"]
+
 SHOWN = 40
 
 _INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
 _INTEGERS |= {"INT", "LONG", "SHORT"}
 _FRACTIONS = re.compile(r"^(DOUBLE|FLOAT|REAL|DECIMAL)")
-# A window or a subquery sees other rows, `unnest` makes more of them, and the rest can see the number of the row.
-_MORE_THAN_A_ROW = re.compile(
-    rf"\b(over|select|from|table|unnest|generate_subscripts|columns|unnamed_subquery|{ROW})\b", re.IGNORECASE
-)
 _TIME_FORMS = {"DATE": "dateformat", "TIMESTAMP": "timestampformat", "TIMESTAMP WITH TIME ZONE": "zonedformat"}
 _AT_WORK = (duckdb.ConversionException, duckdb.OutOfRangeException, duckdb.InvalidInputException)
 
@@ -51,34 +60,45 @@ class Value:
     kind: Literal["text", "typed"] = "text"
     type: str = "VARCHAR"
 
-    def cast(self, dialect: dict[str, object]) -> str:
-        """The value as its column's type; NULL when that cannot be."""
+    def cast(self, dialect: dict[str, object], *, hinted: bool = False) -> str:
+        """The value as its column's type; NULL when that cannot be, or would lose some of it unless `hinted`."""
         target = self.column.type
         if self.expression is None:
             return f"CAST(NULL AS {target})"
         if self.kind == "typed":
-            return self._cast_typed(target)
-        return self.expression if target.upper() == "VARCHAR" else self._cast_text(self.expression, target, dialect)
+            return self._cast_typed(target, dialect, hinted=hinted)
+        if target.upper() == "VARCHAR":
+            return self.expression
+        return self._cast_text(self.expression, target, dialect, hinted=hinted)
 
-    def _cast_text(self, text: str, target: str, dialect: dict[str, object]) -> str:
+    def _cast_text(self, text: str, target: str, dialect: dict[str, object], *, hinted: bool) -> str:
         comma = comma_of(dialect, self.column.name)
         if target.upper() in _INTEGERS:
-            return whole_of(text, target, comma, zeros=keeps_zeros(dialect, self.column.name))
+            return whole_of(text, target, comma, zeros=not hinted)
         if comma and _FRACTIONS.match(target.upper()):
-            return fraction_of(text, target, comma)
+            number = fraction_of(text, target, comma)
+            return number if hinted else lossless(text, target, number, plain=pointed(text))
         form = dialect.get(_TIME_FORMS.get(target.upper(), ""))
         plain = f"TRY_CAST({text} AS {target})"
+        if not hinted:
+            plain = lossless(text, target, plain)
         if form:
-            return f"coalesce(CAST(try_strptime({text}, {literal(str(form))}) AS {target}), {plain})"
+            # It takes `infinity` for the first of January 1900.
+            formed = f"CAST(try_strptime({text}, {literal(str(form))}) AS {target})"
+            return f"coalesce(CASE WHEN regexp_matches({text}, '[0-9]') THEN {formed} END, {plain})"
         return plain
 
-    def _cast_typed(self, target: str) -> str:
+    def _cast_typed(self, target: str, dialect: dict[str, object], *, hinted: bool) -> str:
         assert self.expression is not None
         if self.type == target:
             return self.expression
         if target.upper() == "JSON":
             return f"to_json({self.expression})"
         cast = f"TRY_CAST({self.expression} AS {target})"
+        if not hinted and target.upper() != "VARCHAR":
+            if self.type == "VARCHAR":
+                return self._cast_text(self.expression, target, dialect, hinted=False)
+            return back_and_forth(self.expression, self.type, target, cast)
         if target.upper() in _INTEGERS and _FRACTIONS.match(self.type):
             return f"CASE WHEN {self.expression} = trunc({self.expression}) THEN {cast} END"
         return cast
@@ -103,15 +123,24 @@ def shape(
     connection: duckdb.DuckDBPyConnection, dataset: Dataset, schema: Schema, values: Sequence[Value], keep: Keep
 ) -> ReadResult:
     """Evaluate `source`. Raises DeclarationError naming dataset and expression when one of them is faulty."""
-    found, columns = _evaluate(connection, dataset, schema, values, keep)
-    if _all_good(found):
-        return _result(found, columns, schema, REJECTED.empty_table())
+    try:
+        found, columns = _evaluate(connection, dataset, schema, values, keep)
+    except DeclarationError:
+        if schema.columns:
+            raise
+        # An object without records has no columns either that expressions could name.
+        bare = replace(dataset, derive={}, checks={}, where=None, select=(), write="append", key=(), order_by=None)
+        found, columns = _evaluate(connection, bare, schema, values, keep)
+        if pc.any(pc.equal(found.column(BAD), "")).as_py():
+            raise
+    if all_good(found):
+        return result_of(found, columns, schema, REJECTED.empty_table())
     wider = _widened(connection, dataset, schema, values)
     if wider is not None:
         types = {column.name: column for column in wider.columns}
         moved = [replace(value, column=types[value.column.name]) for value in values]
         return shape(connection, dataset, wider, moved, keep)
-    return _separated(connection, found, columns, schema, keep)
+    return separated(connection, dataset, found, columns, schema, keep)
 
 
 def shape_together(
@@ -119,55 +148,12 @@ def shape_together(
 ) -> tuple[ReadResult, list[int]]:
     """As `shape` over the records of several objects, widening nothing; also the records that may ask for that."""
     found, columns = _evaluate(connection, dataset, schema, values, keep)
-    if _all_good(found):
-        return _result(found, columns, schema, REJECTED.empty_table()), []
-    fractions = [
-        f"({_failed(value, schema)} AND {value.fraction(schema.dialect)})" for value in _may_widen(dataset, values)
-    ]
+    if all_good(found):
+        return result_of(found, columns, schema, REJECTED.empty_table()), []
     asking = connection.execute(
-        f"SELECT {quoted(ROW)} FROM source WHERE {' OR '.join(fractions) or 'false'} ORDER BY 1"
+        f"SELECT {quoted(ROW)} FROM source WHERE {_asks(dataset, schema, values)} ORDER BY 1"
     ).fetchall()
-    return _separated(connection, found, columns, schema, keep), [row for (row,) in asking]
-
-
-def stands_alone(dataset: Dataset) -> bool:
-    """Whether an expression of the declaration may see more of an object than the values of one row."""
-    return any(
-        _MORE_THAN_A_ROW.search(text)
-        for text in [*dataset.derive.values(), *(check.predicate for check in dataset.row_checks.values())]
-    )
-
-
-def _all_good(found: pa.Table) -> bool:
-    return bool(pc.all(pc.equal(found.column(BAD), ""), min_count=0).as_py())
-
-
-def _separated(
-    connection: duckdb.DuckDBPyConnection,
-    found: pa.Table,
-    columns: Sequence[tuple[str, str]],
-    schema: Schema,
-    keep: Keep,
-) -> ReadResult:
-    good = pc.equal(found.column(BAD), "")
-    bad = keep.filter(found.select([ROW, LINE, BAD]), pc.invert(good))
-    return _result(keep.filter(found, good), columns, schema, _with_raw(connection, bad, keep))
-
-
-def _with_raw(connection: duckdb.DuckDBPyConnection, bad: pa.Table, keep: Keep) -> pa.Table:
-    # The raw text may be costly to make, so it is made for the bad rows only.
-    connection.register("bad", bad)
-    relation = connection.sql(
-        f"SELECT b.{quoted(ROW)}, b.{quoted(LINE)}, b.{quoted(BAD)}, s.{quoted(RAW)}, NULL::VARCHAR, NULL::VARCHAR "
-        f"FROM bad b JOIN source s ON s.{quoted(ROW)} = b.{quoted(ROW)} ORDER BY 1"
-    )
-    return keep.read(relation).rename_columns(REJECTED.names).cast(REJECTED)
-
-
-def _result(good: pa.Table, columns: Sequence[tuple[str, str]], schema: Schema, rejected: pa.Table) -> ReadResult:
-    rows = good.select([name for name, _ in columns] + [ROW, RESCUED])
-    total = good.num_rows + rejected.num_rows
-    return ReadResult(rows=rows, columns=tuple(columns), rejected=rejected, total=total, schema=schema)
+    return separated(connection, dataset, found, columns, schema, keep), [row for (row,) in asking]
 
 
 def _evaluate(
@@ -188,18 +174,25 @@ def _evaluate(
 def _run(
     connection: duckdb.DuckDBPyConnection, sql: str, dataset: Dataset, schema: Schema, keep: Keep
 ) -> tuple[pa.Table, list[tuple[str, str]]]:
-    relation = connection.sql(sql)
-    types = dict(zip(relation.columns, map(str, relation.types), strict=True))
-    columns = [(name, types[name]) for name in _kept(dataset, schema)]
-    return keep.read(relation), columns
+    with many_columns(connection, len(schema.columns)):
+        relation = connection.sql(sql)
+        types = dict(zip(relation.columns, map(str, relation.types), strict=True))
+        columns = [(name, types[name]) for name in _kept(dataset, schema)]
+        return keep.read(relation), columns
 
 
 def _kept(dataset: Dataset, schema: Schema) -> list[str]:
     names = [column.name for column in schema.columns]
     names += [name for name in dataset.derive if name not in names]
-    if missing := [name for name in dataset.select if name not in names]:
-        raise DeclarationError(f"dataset {dataset.name}: select names {missing[0]!r}, which no column has")
-    return list(dataset.select) or names
+    kept = list(dataset.select) or names
+    asked_for = [("select", name, names) for name in dataset.select]
+    if dataset.transform is None:
+        asked_for += [("key", name, kept) for name in dataset.key]
+        asked_for += [("order_by", name, kept) for name in [dataset.order_by] if name is not None]
+    for what, name, there in asked_for:
+        if name not in there:
+            raise DeclarationError(f"dataset {dataset.name}: {what} names {name!r}, which no column has")
+    return kept
 
 
 def _query(dataset: Dataset, schema: Schema, values: Sequence[Value], *, guarded: bool) -> str:
@@ -211,19 +204,21 @@ def _query(dataset: Dataset, schema: Schema, values: Sequence[Value], *, guarded
         if guarded:
             step = quoted(f"#derive {name}")
             inner = f"SELECT *, TRY({{'v': {value}}}) AS {step} FROM ({inner})"
-            bad.append(f"CASE WHEN {step} IS NULL THEN {literal(f'derive {name} failed')} END")
+            failed = literal(f"derive {about_column(name)} failed")
+            bad.append(f"CASE WHEN {step} IS NULL THEN {failed} END")
             value = f"{step}.v"
         inner = _with_column(inner, name, value, replaces=name in names)
         names.add(name)
-    for name, check in dataset.row_checks.items():
-        predicate = check.predicate
-        value = f"TRY(({predicate}\n))" if guarded else f"({predicate}\n)"
-        bad.append(f"CASE WHEN {value} IS NOT TRUE THEN {literal(f'check {name}')} END")
+    wanted = f"({dataset.where}\n) IS TRUE" if dataset.where is not None else None
+    if dataset.where is not None and guarded:
+        inner = f"SELECT *, TRY({{'v': ({dataset.where}\n)}}) AS {quoted('#where')} FROM ({inner})"
+        bad.append(f"CASE WHEN {quoted('#where')} IS NULL THEN 'where failed' END")
+        wanted = f"{quoted('#where')}.v IS TRUE"
     kept = "".join(f"{quoted(name)}, " for name in _kept(dataset, schema))
-    reason = f"concat_ws('; ', {', '.join(bad)})" if len(bad) > 1 else f"coalesce({bad[0]}, '')"
+    note = f", {quoted(NOTE)}" if notes(dataset) else ""
     return (
-        f"SELECT {kept}{quoted(ROW)}, {quoted(RESCUED)}, {quoted(LINE)}, {quoted(BAD)} "
-        f"FROM (SELECT * REPLACE ({reason} AS {quoted(BAD)}) FROM ({inner}))"
+        f"SELECT {kept}{quoted(ROW)}, {quoted(RESCUED)}, {quoted(LINE)}, {quoted(BAD)}{note} "
+        f"FROM ({asked(inner, dataset, bad, wanted=wanted, guarded=guarded)})"
     )
 
 
@@ -234,52 +229,92 @@ def _with_column(inner: str, name: str, value: str, *, replaces: bool) -> str:
 
 
 def _casts(dataset: Dataset, schema: Schema, values: Sequence[Value]) -> str:
-    columns, failures = [], [quoted(BAD)]
-    for value in values:
-        cast = value.cast(schema.dialect)
-        columns.append(f"{cast} AS {quoted(value.column.name)}")
+    columns, texts, failures = [], [], [quoted(BAD)]
+    for place, value in enumerate(values):
+        cast = value.cast(schema.dialect, hinted=value.column.name in dataset.columns)
+        name, text = quoted(value.column.name), quoted(f"#value {place}")
+        columns.append(f"{cast} AS {name}")
         if value.expression is None or cast == value.expression:
             continue
-        reason = f"{value.column.name}: not {value.column.type}: "
-        shown = f"left(CAST({value.expression} AS VARCHAR), {SHOWN})"
-        failures.append(
-            f"CASE WHEN {value.expression} IS NOT NULL AND {cast} IS NULL THEN {literal(reason)} || {shown} END"
-        )
-    reason = f"nullif(concat_ws('; ', {', '.join(failures)}), '')" if len(failures) > 1 else failures[0]
-    own = f"{quoted(ROW)}, {quoted(LINE)}, {quoted(RESCUED)}, {reason} AS {quoted(BAD)}"
-    return f"SELECT {', '.join([own, *columns])} FROM source"
+        texts.append(f"{value.expression} AS {text}")
+        reason = f"{about_column(value.column.name)}: not {value.column.type}: "
+        shown = unmarked(f"left(CAST({text} AS VARCHAR), {SHOWN})")
+        failures.append(f"CASE WHEN {name} IS NULL AND {text} IS NOT NULL THEN {literal(reason)} || {shown} END")
+    own = [quoted(ROW), quoted(LINE), quoted(RESCUED)]
+    inner = f"SELECT {', '.join([*own, quoted(BAD), *columns, *texts])} FROM source"
+    if not texts:
+        return inner
+    # Over what was cast, and not beside it: DuckDB would look for what the two have in common, column by column.
+    reason = f"nullif(concat_ws('; ', {', '.join(failures)}), '') AS {quoted(BAD)}"
+    names = [quoted(value.column.name) for value in values]
+    return f"SELECT {', '.join([*own, reason, *names])} FROM ({inner})"
 
 
 def _widened(
     connection: duckdb.DuckDBPyConnection, dataset: Dataset, schema: Schema, values: Sequence[Value]
 ) -> Schema | None:
-    candidates = _may_widen(dataset, values)
+    text = text_columns(dataset)
+    candidates = _may_widen(dataset, schema, values)
     if not candidates:
         return None
     counts = []
     for value in candidates:
         failed = _failed(value, schema)
-        counts.append(f"count(*) FILTER (WHERE {failed})")
-        counts.append(f"count(*) FILTER (WHERE {failed} AND {value.fraction(schema.dialect)})")
-    row = connection.execute(f"SELECT {', '.join(counts)} FROM source").fetchone()
+        counts.append(failed)
+        numbers = _is_whole(value)
+        counts.append(f"{failed} AND {value.fraction(schema.dialect)}" if numbers else "false")
+        counts.append(_failed(_as_double(value), schema) if numbers else "false")
+    asked = ", ".join(f"count(*) FILTER (WHERE {count})" for count in counts)
+    with many_columns(connection, len(values)):
+        row = connection.execute(f"SELECT {asked} FROM source WHERE {quoted(BAD)} IS NULL").fetchone()
     assert row is not None
-    wide = {
-        value.column.name
-        for value, failed, fractions in zip(candidates, row[::2], row[1::2], strict=True)
-        if failed and failed == fractions
-    }
-    if not wide:
+    kinds = {}
+    for value, *found in zip(candidates, row[::3], row[1::3], row[2::3], strict=True):
+        misfits = Misfits(failed=found[0], fractions=found[1], not_double=found[2])
+        name = value.column.name
+        kind = wider(value.column.type, misfits, long=_is_long(schema, name), text=text(name))
+        if kind is not None:
+            kinds[name] = kind
+    if not kinds:
         return None
-    columns = (replace(column, type="DOUBLE") if column.name in wide else column for column in schema.columns)
+    columns = (replace(column, type=kinds.get(column.name, column.type)) for column in schema.columns)
     return replace(schema, columns=tuple(columns))
 
 
-def _may_widen(dataset: Dataset, values: Sequence[Value]) -> list[Value]:
+def _asks(dataset: Dataset, schema: Schema, values: Sequence[Value]) -> str:
+    """The SQL for a record whose object may ask for a wider schema."""
+    text = text_columns(dataset)
+    asks = []
+    for value in _may_widen(dataset, schema, values):
+        failed = _failed(value, schema)
+        asks.append(failed if text(value.column.name) else f"{failed} AND {value.fraction(schema.dialect)}")
+    return f"{quoted(BAD)} IS NULL AND ({' OR '.join(f'({one})' for one in asks) or 'false'})"
+
+
+def _may_widen(dataset: Dataset, schema: Schema, values: Sequence[Value]) -> list[Value]:
+    text = text_columns(dataset)
     return [
         value
         for value in values
-        if value.expression and value.column.type == "BIGINT" and value.column.name not in dataset.columns
+        if value.expression
+        and value.column.name not in dataset.columns
+        and (
+            (_is_whole(value) and not _is_long(schema, value.column.name))
+            or (text(value.column.name) and may_be_text(value.column.type))
+        )
     ]
+
+
+def _is_whole(value: Value) -> bool:
+    return value.column.type == "BIGINT"
+
+
+def _is_long(schema: Schema, name: str) -> bool:
+    return name in schema.dialect.get(LONG, ())
+
+
+def _as_double(value: Value) -> Value:
+    return replace(value, column=replace(value.column, type="DOUBLE"))
 
 
 def _failed(value: Value, schema: Schema) -> str:
@@ -302,7 +337,9 @@ def _culprit(
         names.add(name)
         if reason := _refused(connection, inner):
             return f"derive {name} {expression!r}: {reason}"
-    for name, check in dataset.row_checks.items():
+    if dataset.where is not None and (reason := _refused(connection, f"SELECT ({dataset.where}\n) FROM ({inner})")):
+        return f"where {dataset.where!r}: {reason}"
+    for name, check in [*aside(dataset), *noting(dataset)]:
         predicate = check.predicate
         if reason := _refused(connection, f"SELECT ({predicate}\n) IS NOT TRUE FROM ({inner})"):
             return f"check {name} {predicate!r}: {reason}"

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from penstock.errors import Unreadable
+from penstock.formats.noted import passed_over
 from penstock.formats.result import ROW, ReadResult
 
 
@@ -33,11 +34,14 @@ def take_apart(together: ReadResult, pieces: Sequence[Piece], asking: Sequence[i
     if together.total != sum(piece.count for piece in pieces) or not _grows(numbers):
         raise Unreadable("the rows of the objects are mixed")
     starts = [piece.before for piece in pieces]
-    bad = [0] * len(pieces)
-    for row in together.rejected.column(ROW).to_pylist():
-        bad[bisect_right(starts, row - 1) - 1] += 1
-    rows = _numbered_alone(together.rows, pieces, [piece.count - less for piece, less in zip(pieces, bad, strict=True)])
+    bad = _counts(together.rejected, starts)
+    over = _counts(passed_over(together), starts)
+    good = [piece.count - some - others for piece, some, others in zip(pieces, bad, over, strict=True)]
+    rows = _numbered_alone(together.rows, pieces, good)
     rejected = _numbered_alone(together.rejected, pieces, bad)
+    noted: list[pa.Table | None] = [None] * len(pieces)
+    if together.noted is not None:
+        noted = [*_numbered_alone(together.noted, pieces, _counts(together.noted, starts))]
     alone = {bisect_right(starts, row - 1) - 1 for row in asking}
     return {
         piece.index: ReadResult(
@@ -46,10 +50,18 @@ def take_apart(together: ReadResult, pieces: Sequence[Piece], asking: Sequence[i
             rejected=rejected[place],
             total=piece.count,
             schema=together.schema,
+            noted=noted[place],
         )
         for place, piece in enumerate(pieces)
         if place not in alone
     }
+
+
+def _counts(rows: pa.Table | None, starts: Sequence[int]) -> list[int]:
+    counts = [0] * len(starts)
+    for row in rows.column(ROW).to_pylist() if rows is not None else ():
+        counts[bisect_right(starts, row - 1) - 1] += 1
+    return counts
 
 
 def _grows(numbers: pa.ChunkedArray) -> bool:

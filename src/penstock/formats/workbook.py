@@ -27,7 +27,11 @@ _MOST_COLUMNS = 16_384
 _EXACT = 2**53
 _MAIN = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
 _PLACED = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
-_ERROR_CELL = re.compile(rb"""\st\s*=\s*["']e["']""")
+_ERROR_CELL = re.compile(rb"""\st\s*=\s*["']e["']|:value-type\s*=\s*["']error["']""")
+_TABLE = "{urn:oasis:names:tc:opendocument:xmlns:table:1.0}"
+_TEXT = "{urn:oasis:names:tc:opendocument:xmlns:text:1.0}p"
+# LibreOffice's own mark of a formula that came to an error, beside which the cell has a value as any other.
+_OWN_KIND = "{urn:org:documentfoundation:names:experimental:calc:xmlns:calcext:1.0}value-type"
 
 
 class _WrongError(Exception):
@@ -108,12 +112,12 @@ def _write(
         batch: list[list[Any]] = []
         for number, row in _chained(first, rows):
             texts = []
+            bad = errors.get(number)
             for place, cell in enumerate(row):
                 text, kind = _text(cell)
                 texts.append(text)
-                if kind:
+                if kind and bad is None:  # what an error cell reads as says nothing of its column
                     kinds[place].add(kind)
-            bad = errors.get(number)
             if bad is None and not any(text is not None for text in texts):
                 continue
             total += 1
@@ -168,10 +172,12 @@ def _duration(value: timedelta) -> str:
 
 
 def _errors(path: Path, sheet: str) -> dict[int, str]:
-    """By row, what stands in its error cells, which the library shows as empty; of an .xlsx only."""
+    """By row, what stands in its error cells, which the library shows as empty; of an .xlsx or .ods only."""
     if not zipfile.is_zipfile(path):
         return {}
     with zipfile.ZipFile(path) as parts:
+        if "content.xml" in parts.namelist():
+            return _errors_of_open_document(parts, sheet) if _has_errors(parts, "content.xml") else {}
         place = _part(parts, sheet)
         if place is None or not _has_errors(parts, place):
             return {}
@@ -187,6 +193,24 @@ def _errors(path: Path, sheet: str) -> dict[int, str]:
                 elif element.tag == f"{_MAIN}row":
                     element.clear()
         return {number: "; ".join(cells) for number, cells in found.items()}
+
+
+def _errors_of_open_document(parts: zipfile.ZipFile, sheet: str) -> dict[int, str]:
+    found: dict[int, str] = {}
+    row, wanted = 0, False
+    with parts.open("content.xml") as xml:
+        for event, element in ElementTree.iterparse(xml, events=("start", "end")):  # noqa: S314
+            if element.tag == f"{_TABLE}table" and event == "start":
+                row, wanted = 0, element.get(f"{_TABLE}name") == sheet
+            elif element.tag == f"{_TABLE}table-row" and event == "end":
+                times = int(element.get(f"{_TABLE}number-rows-repeated", 1))
+                cells = [cell for cell in element if cell.get(_OWN_KIND) == "error"] if wanted else []
+                if cells:
+                    said = "; ".join(cell.findtext(_TEXT) or "an error" for cell in cells)
+                    found |= dict.fromkeys(range(row + 1, row + times + 1), said)
+                row += times
+                element.clear()
+    return found
 
 
 def _has_errors(parts: zipfile.ZipFile, place: str) -> bool:

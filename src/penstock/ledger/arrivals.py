@@ -10,16 +10,20 @@ from typing import Any
 from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from penstock import events
 from penstock.declarations import Dataset
-from penstock.ledger import archive, outbox, states, wakeups
+from penstock.keys import backlog_of
+from penstock.ledger import adopting, archive, states, waiting, wakeups
+from penstock.ledger.arrived import announce, announce_object, moment
 from penstock.ledger.database import Database
 from penstock.ledger.decide import Known, decide_arrival, no_dataset
 from penstock.ledger.rows import by_bucket, line, pieces, tell
 from penstock.ledger.tables import files, objects
-from penstock.model import NOTIFICATIONS_BUCKET, REFUSED_BUCKET, Stat, State, Via
+from penstock.ledger.waiting import MARKER, Signals
+from penstock.model import REFUSED_BUCKET, Stat, State, Via
 
 _PAGE = 500
+
+Name = tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +41,13 @@ class FileMark:
 class Seen:
     """An object as a sensor found it, with the dataset that takes its key (None: no dataset does).
 
-    With `mark` the caller has just put it itself, from a file of the inbox that is to be remembered; `was_refused` when
-    that file could not be taken earlier.
+    `untaken` is why none does. With `mark` the caller has just put it itself, from a file of the inbox that is to be
+    remembered; `was_refused` when that file could not be taken earlier.
     """
 
     stat: Stat
     dataset: Dataset | None
+    untaken: str | None = None
     mark: FileMark | None = None
     was_refused: bool = False
 
@@ -54,39 +59,54 @@ class Arrivals:
         self._database = database
         self._project = project
 
-    def record(self, seen: Sequence[Seen], via: Via) -> int:
+    def record(self, seen: Sequence[Seen], via: Via, *, datasets: Sequence[Dataset] = ()) -> int:
         """Record objects that are durable in the store, and the marks of their files; returns how many are new.
 
-        New are those that are to be loaded. They arrive in the order in which they are given.
+        New are those that are to be loaded, at once or when what they wait for has come. They arrive in the order in
+        which they are given. `datasets` are those declared, of which a marker may release objects.
         """
         with self._database.write() as connection:
             now = self._database.clock()
-            fresh: dict[str, list[Stat]] = {}
+            arrived_at = moment(connection, now)
             found = {(s.stat.bucket, s.stat.key): s.stat for s in seen}
             known = _latest(connection, set(found))
             archive.bring_back(connection, {name: found[name] for name in found.keys() - known.keys()}, known, now)
-            rows: dict[tuple[str, str], dict[str, Any]] = {}
+            takers = {(s.stat.bucket, s.stat.key): s.dataset for s in seen if s.dataset is not None}
+            signals = waiting.look(connection, takers)
+            rows: dict[Name, dict[str, Any]] = {}
+            new = []
             for one in seen:
                 name = (one.stat.bucket, one.stat.key)
                 if name in rows:
                     # Its row must be there, and have a number, before the next generation can be decided on.
                     _insert(connection, rows)
                     known |= _latest(connection, {name})
-                row = self._decide_one(connection, one, via, known.get(name), now)
+                row = self._decide_one(connection, one, via, known.get(name), signals, now)
                 if row is None:
                     continue
+                row["arrived_at"] = arrived_at
                 rows[name] = row
-                if one.dataset is not None and row["state"] == State.PENDING.value:
-                    fresh.setdefault(one.dataset.name, []).append(one.stat)
-                    if one.dataset.event_per_object:
-                        self._announce_object(connection, one.stat, row["generation"], one.dataset.name, now)
+                if one.dataset is not None and row["state"] in (State.PENDING.value, State.WAITING.value):
+                    new.append(row)
             _insert(connection, rows)
-            for dataset, stats in fresh.items():
-                wakeups.request(connection, dataset, now)
-                announce(connection, self._project, dataset, [s.key for s in stats], sum(s.size for s in stats), now)
+            declared = {dataset.name: dataset for dataset in (*datasets, *takers.values())}
+            self._wake(connection, [row for row in new if row["state"] == State.PENDING.value], declared, now)
+            waiting.release_marked(connection, self._project, signals.markers, declared, now)
             _remember(connection, [one.mark for one in seen if one.mark is not None], now)
             _forget_refusals(connection, [one.stat.key for one in seen if one.was_refused], now)
-            return sum(len(stats) for stats in fresh.values())
+            return len(new)
+
+    def _wake(
+        self, connection: Connection, fresh: Sequence[dict[str, Any]], declared: Mapping[str, Dataset], now: datetime
+    ) -> None:
+        by_dataset: dict[str, list[dict[str, Any]]] = {}
+        for row in fresh:
+            by_dataset.setdefault(row["dataset"], []).append(row)
+            if declared[row["dataset"]].event_per_object:
+                announce_object(connection, self._project, row["dataset"], row, now)
+        for dataset, rows in by_dataset.items():
+            wakeups.request(connection, dataset, now)
+            announce(connection, self._project, dataset, [r["key"] for r in rows], sum(r["size"] for r in rows), now)
 
     def refuse(self, key: str, reason: str, *, mark: FileMark, via: Via) -> bool:
         """Record that a file of the inbox cannot be taken, and why; False when that was known already."""
@@ -101,7 +121,7 @@ class Arrivals:
             if latest is not None and latest.state is State.QUARANTINED:
                 _supersede(connection, latest.id, now)
             row = _row(stat, None, number, State.QUARANTINED, reason, via, now)
-            connection.execute(insert(objects).values(row))
+            connection.execute(insert(objects).values({**row, "arrived_at": moment(connection, now)}))
             _remember(connection, [mark], now)
             return True
 
@@ -115,18 +135,13 @@ class Arrivals:
             return 0
         with self._database.write() as connection:
             now = self._database.clock()
-            rows = [
-                _row(
-                    Stat(bucket=bucket, key=key, etag="", size=0, modified=now),
-                    refused[key][0],
-                    1,
-                    State.QUARANTINED,
-                    refused[key][1],
-                    via,
-                    now,
-                )
-                for key in fresh
-            ]
+            arrived_at = moment(connection, now)
+            rows = []
+            for key in fresh:
+                dataset, reason = refused[key]
+                stat = Stat(bucket=bucket, key=key, etag="", size=0, modified=now)
+                row = _row(stat, None, 1, State.QUARANTINED, reason, via, now)
+                rows.append({**row, "dataset": dataset, "arrived_at": arrived_at})
             dialect = sqlite if self._database.is_sqlite else postgresql
             connection.execute(dialect.insert(objects).on_conflict_do_nothing(), rows)
         return len(fresh)
@@ -149,28 +164,11 @@ class Arrivals:
         return {key: known for (_, key), known in found.items()}
 
     def adopt(self, datasets: Sequence[Dataset]) -> int:
-        """Give objects that no dataset took to one that does by now; returns how many became pending."""
-        adopted = 0
-        with self._database.write() as connection:
-            now = self._database.clock()
-            for dataset in datasets:
-                taken = connection.execute(
-                    update(objects)
-                    .where(
-                        objects.c.dataset.is_(None),
-                        objects.c.state == State.QUARANTINED.value,
-                        objects.c.bucket.not_in([REFUSED_BUCKET, NOTIFICATIONS_BUCKET]),
-                        func.substr(objects.c.key, 1, len(dataset.prefix)) == dataset.prefix,
-                    )
-                    .values(dataset=dataset.name, state=State.PENDING.value, reason=None, changed_at=now)
-                    .returning(objects.c.id)
-                ).scalars()
-                told = [line(row_id, now, State.PENDING.value, f"taken by {dataset.name}") for row_id in taken]
-                tell(connection, told)
-                if told:
-                    wakeups.request(connection, dataset.name, now)
-                    adopted += len(told)
-        return adopted
+        """Give objects that no dataset took to one that does by now; returns how many are to be loaded by that.
+
+        What waits for what its dataset does not ask for any more waits for what it asks for now, if for anything.
+        """
+        return adopting.adopt(self._database, self._project, datasets)
 
     def file_marks(self, paths: Sequence[str]) -> dict[str, FileMark]:
         """What the ledger remembers of these paths below the inbox."""
@@ -190,11 +188,20 @@ class Arrivals:
                 connection.execute(delete(files).where(files.c.path.in_(piece)))
 
     def _decide_one(
-        self, connection: Connection, one: Seen, via: Via, latest: Known | None, now: datetime
+        self,
+        connection: Connection,
+        one: Seen,
+        via: Via,
+        latest: Known | None,
+        signals: Signals,
+        now: datetime,
     ) -> dict[str, Any] | None:
         """The row of a new generation, whose predecessor is superseded where it has to be; None: it is known."""
-        dataset = one.dataset
+        dataset, name = one.dataset, (one.stat.bucket, one.stat.key)
         on_overwrite = dataset.on_overwrite if dataset else "replace"
+        if name in signals.manifests:
+            # Each says something of its own, however the dataset's data is overwritten.
+            on_overwrite = "append"
         put_again = one.mark is not None or (
             latest is not None
             and None not in (latest.version_id, one.stat.version_id)
@@ -208,10 +215,18 @@ class Arrivals:
         state, reason = generation.state, generation.reason
         if dataset is None:
             state = State.QUARANTINED
-            reason = no_dataset(one.stat.key)
+            reason = one.untaken or no_dataset(one.stat.key)
+        elif name in signals.markers:
+            state, reason = State.IGNORED, MARKER
+        elif state is State.PENDING and name in signals.waits:
+            state = State.WAITING
         if generation.supersedes is not None:
             _supersede(connection, generation.supersedes, now)
-        return _row(one.stat, dataset.name if dataset else None, generation.number, state, reason, via, now)
+        row = _row(one.stat, dataset, generation.number, state, reason, via, now)
+        row["waits_for"] = signals.waits[name] if state is State.WAITING else None
+        # What is never loaded is no part of what is yet to be.
+        row["backlog"] *= name not in signals.markers
+        return row
 
     def _has_version(self, connection: Connection, stat: Stat) -> bool:
         """Whether this very version was recorded before: a slow hint must not append its rows again.
@@ -226,40 +241,12 @@ class Arrivals:
         )
         return connection.execute(query.limit(1)).first() is not None
 
-    def _announce_object(
-        self, connection: Connection, stat: Stat, generation: int, dataset: str, now: datetime
-    ) -> None:
-        outbox.enqueue(
-            connection,
-            event_id=events.event_id(self._project, events.OBJECT_ARRIVED, stat.bucket, stat.key, generation),
-            name=events.OBJECT_ARRIVED,
-            resource=events.object_resource(self._project, stat.bucket, stat.key),
-            related=[
-                {**events.dataset_resource(self._project, dataset), "prefect.resource.role": "dataset"},
-            ],
-            payload={"key": stat.key, "generation": generation, "bytes": stat.size},
-            occurred_at=now,
-        )
-
-
-def announce(connection: Connection, project: str, dataset: str, keys: list[str], size: int, now: datetime) -> None:
-    """Queue the one event that tells of these arrivals of `dataset`, in the caller's transaction."""
-    outbox.enqueue(
-        connection,
-        event_id=events.event_id(project, events.OBJECT_ARRIVED, dataset, now.isoformat(), *keys),
-        name=events.OBJECT_ARRIVED,
-        resource=events.dataset_resource(project, dataset),
-        related=[],
-        payload=events.summary(keys, size),
-        occurred_at=now,
-    )
-
 
 def _row(
-    stat: Stat, dataset: str | None, generation: int, state: State, reason: str | None, via: Via, now: datetime
+    stat: Stat, dataset: Dataset | None, generation: int, state: State, reason: str | None, via: Via, now: datetime
 ) -> dict[str, Any]:
     return {
-        "dataset": dataset,
+        "dataset": dataset.name if dataset else None,
         "bucket": stat.bucket,
         "key": stat.key,
         "generation": generation,
@@ -270,16 +257,17 @@ def _row(
         "via": via.value,
         "state": state.value,
         "reason": reason,
-        "arrived_at": now,
         "changed_at": now,
+        "modified_at": stat.modified,
+        "backlog": int(dataset is not None and backlog_of(dataset, stat.key, stat.modified)),
     }
 
 
 _KNOWN = tuple(objects.c[name] for name in ("key", "id", "generation", "etag", "state", "version_id", "run"))
 
 
-def _latest(connection: Connection, pairs: set[tuple[str, str]]) -> dict[tuple[str, str], Known]:
-    found: dict[tuple[str, str], Known] = {}
+def _latest(connection: Connection, pairs: set[Name]) -> dict[Name, Known]:
+    found: dict[Name, Known] = {}
     for bucket, keys in by_bucket(sorted(pairs)):
         newest = (
             select(objects.c.key, func.max(objects.c.generation).label("generation"))
@@ -308,10 +296,13 @@ def _latest(connection: Connection, pairs: set[tuple[str, str]]) -> dict[tuple[s
     return found
 
 
+_UNREAD = [State.WAITING.value, State.PENDING.value, State.QUARANTINED.value]
+
+
 def _supersede(connection: Connection, row_id: int, now: datetime) -> None:
     moved = connection.execute(
         update(objects)
-        .where(objects.c.id == row_id, objects.c.state.in_([State.PENDING.value, State.QUARANTINED.value]))
+        .where(objects.c.id == row_id, objects.c.state.in_(_UNREAD))
         .values(state=State.SUPERSEDED.value, reason="overwritten before it was loaded", changed_at=now)
     )
     if moved.rowcount:
@@ -338,7 +329,7 @@ def _remember(connection: Connection, marks: Sequence[FileMark], now: datetime) 
         connection.execute(_REMEMBER, [{**asdict(mark), "recorded_at": now} for mark in marks])
 
 
-def _insert(connection: Connection, rows: dict[tuple[str, str], dict[str, Any]]) -> None:
+def _insert(connection: Connection, rows: dict[Name, dict[str, Any]]) -> None:
     """Insert what was gathered, in its order, and gather anew."""
     if rows:
         connection.execute(insert(objects), list(rows.values()))

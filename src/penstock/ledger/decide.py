@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from enum import IntEnum
 from typing import Literal
 
-from penstock.declarations import LEAST_ATTEMPTS
+from penstock.declarations import LEAST_ATTEMPTS, Dataset
+from penstock.keys import prefixes
 from penstock.model import State
 
 # The reason of what `on_overwrite="ignore"` left alone, as against what somebody dropped.
@@ -61,7 +64,7 @@ def decide_arrival(
     if latest.etag == etag and latest.state not in (State.MISSING, State.SUPERSEDED) and not retried:
         return None
     number = latest.generation + 1
-    untried = latest.state is State.PENDING and not latest.tried
+    untried = latest.state in (State.WAITING, State.PENDING) and not latest.tried
     gone = latest.state in (State.MISSING, State.SUPERSEDED) or (untried and not versioned)
     if on_overwrite == "ignore" and not gone and latest.state is not State.QUARANTINED:
         return Generation(number=number, state=State.IGNORED, reason=OVERWRITE_IGNORED)
@@ -70,11 +73,18 @@ def decide_arrival(
     return Generation(number=number, state=State.PENDING, supersedes=latest.id if waiting else None)
 
 
-def no_dataset(key: str) -> str:
-    """Why a key that no dataset takes waits, and what to do about it."""
+def no_dataset(key: str, datasets: Sequence[Dataset] = ()) -> str:
+    """Why a key that none of the datasets takes waits, and what to do about it."""
     folder, slash, _ = key.partition("/")
     if not slash:
         return "it lies in no folder: move it to the folder of a dataset; a new one is declared in flows/"
+    near = [dataset for dataset in datasets if any(key.startswith(prefix) for prefix in prefixes(dataset))]
+    if near:
+        asked = ", ".join(f"{dataset.name} takes {dataset.match!r}" for dataset in near)
+        return (
+            f"no dataset takes a key like it: below {near[0].prefix!r} {asked}. Change match in flows/, or the file's "
+            "name"
+        )
     return (
         f"no dataset takes {folder + slash!r}: declare one in flows/ with that prefix, or move the file to the folder "
         "of a dataset"
@@ -101,7 +111,15 @@ def is_poison(attempts: int, max_attempts: int) -> bool:
 
 
 # A newer generation in one of these stands for its key; one that was never read does not.
-_STANDS = frozenset({State.PENDING, State.CLAIMED, State.LOADED, State.EMPTY})
+_STANDS = frozenset({State.WAITING, State.PENDING, State.CLAIMED, State.LOADED, State.EMPTY})
+
+
+class Again(IntEnum):
+    """How something is loaded that the warehouse may have: `objects.again`."""
+
+    NO = 0
+    OVER_ITS_ROWS = 1
+    ONLY_REJECTED = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +128,7 @@ class Candidate:
 
     `on_overwrite` is that of the dataset that takes it (None: no dataset does). `newer` and `older` are the states of
     the other generations of its key. `readable`: the store can still give these bytes once there are newer ones.
+    `rejected` is how many of its rows were put aside. `marker`: a marker file.
     """
 
     state: State
@@ -119,25 +138,41 @@ class Candidate:
     is_notification: bool = False
     readable: bool = True
     again: bool = False
+    marker: bool = False
+    rejected: int = 0
     newer: frozenset[State] = frozenset()
     older: frozenset[State] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayVerdict:
-    """`refused` says why not and what to do; None: it goes to pending, with `again` over the rows it has."""
+    """`refused` says why not and what to do; None: it goes to pending, to be loaded as `again` says."""
 
     refused: str | None = None
-    again: bool = False
+    again: Again = Again.NO
 
 
-def decide_replay(candidate: Candidate, *, force: bool) -> ReplayVerdict:
-    """Whether something may be loaded again. Nothing is ever loaded twice, nor over what is newer."""
-    refused = _why_no_replay(candidate, force=force)
+def decide_replay(candidate: Candidate, *, force: bool, only_rejected: bool = False) -> ReplayVerdict:
+    """Whether something may be loaded again. Nothing is ever loaded twice, nor over what is newer.
+
+    `only_rejected`: of what is loaded the rows that were put aside, and nothing else.
+    """
+    refused = _why_no_replay(candidate, force=force or only_rejected)
+    if refused is None and only_rejected:
+        refused = _why_no_rejected(candidate)
     if refused is not None:
         return ReplayVerdict(refused=refused)
+    if only_rejected:
+        return ReplayVerdict(again=Again.ONLY_REJECTED)
     # What was empty may have a marker all the same, when it emptied an older generation: only `again` reads it anew.
-    return ReplayVerdict(again=candidate.again or candidate.state in (State.LOADED, State.EMPTY))
+    over = candidate.again or candidate.state in (State.LOADED, State.EMPTY)
+    return ReplayVerdict(again=Again.OVER_ITS_ROWS if over else Again.NO)
+
+
+def _why_no_rejected(candidate: Candidate) -> str | None:
+    if candidate.state is not State.LOADED:
+        return f"it is {candidate.state.value} as a whole, with all of its rows: replay it without --rejected"
+    return None if candidate.rejected else "none of its rows was rejected"
 
 
 def _why_no_replay(candidate: Candidate, *, force: bool) -> str | None:
@@ -153,6 +188,7 @@ def _why_no_replay(candidate: Candidate, *, force: bool) -> str | None:
             "it is a notification that could not be used, not an object: penstock sweep records what is in the bucket, "
             "penstock quarantine drop gives this up",
         ),
+        (candidate.marker, "it is a marker file, of which nothing is loaded: replay what waits for it"),
         (state is State.SUPERSEDED, "a newer generation took its place: put the file again"),
         (state is State.CLAIMED, "a run has it now: wait until that run is done"),
         (state is State.PENDING, "it waits for a run already"),

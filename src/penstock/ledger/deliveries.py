@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, select
@@ -11,7 +12,7 @@ from sqlalchemy import Connection, bindparam, select
 from penstock import events
 from penstock.ledger import outbox, wakeups
 from penstock.ledger.archive import accepted, archived
-from penstock.ledger.arrivals import announce
+from penstock.ledger.arrived import announce, newest
 from penstock.ledger.database import Database
 from penstock.ledger.rows import pieces
 from penstock.ledger.tables import insert_new, objects
@@ -71,6 +72,7 @@ class Deliveries:
             return set()
         with self._database.write() as connection:
             now = self._database.clock()
+            arrived = _moments(deliveries, newest(connection), now)
             before = archived(connection, ((delivery.source, delivery.id) for delivery in deliveries.values()))
             rows = [
                 {
@@ -86,7 +88,7 @@ class Deliveries:
                     "source": delivery.source,
                     "delivery": delivery.id,
                     "state": State.PENDING.value,
-                    "arrived_at": delivery.received_at,
+                    "arrived_at": arrived[entry],
                     "changed_at": now,
                     "request": delivery.request[:_REQUEST_CHARACTERS] or None,
                 }
@@ -123,6 +125,18 @@ class Deliveries:
                 query = select(objects.c.key).distinct().where(objects.c.bucket == bucket, objects.c.key.in_(piece))
                 found.update(connection.execute(query).scalars())
         return found
+
+
+def _moments(deliveries: Mapping[int, Delivery], earliest: datetime, now: datetime) -> dict[int, datetime]:
+    """When each entry arrived: as it was received, but not before what was recorded before it.
+
+    Nor later than now: who writes into the bucket could name any moment, and what comes next would be as late.
+    """
+    found: dict[int, datetime] = {}
+    last = earliest
+    for entry, delivery in sorted(deliveries.items()):
+        found[entry] = last = max(last, min(delivery.received_at, now))
+    return found
 
 
 def _events(project: str, delivery: Delivery, announce: bool) -> list[dict[str, Any]]:

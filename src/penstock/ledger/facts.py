@@ -23,7 +23,8 @@ _GENERATION = re.compile(r"(?s)(?P<name>.+?)(?=[@#])(?:@(?P<generation>\d{1,9}))
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """How one dataset stands. `oldest_pending` is when the oldest open object arrived, `holder` who works on it.
+    """How one dataset stands. `oldest_pending` is when the oldest open object arrived, `holder` who works on it,
+    `oldest_waiting` when the oldest of those came that another object has yet to say of that they are whole.
 
     `archived` are loaded objects that retention removed; `rows` and `rejected` count theirs too.
     """
@@ -34,6 +35,7 @@ class Standing:
     rejected: int
     archived: int
     oldest_pending: datetime | None
+    oldest_waiting: datetime | None
     holder: str | None
     lease_expires_at: datetime | None
     hold_until: datetime | None
@@ -41,7 +43,10 @@ class Standing:
 
 @dataclass(frozen=True, kw_only=True)
 class Story:
-    """Everything the ledger knows of one object or delivery; `archived_at` is when retention removed it."""
+    """Everything the ledger knows of one object or delivery; `archived_at` is when retention removed it.
+
+    `waits_for` is the key, or the glob of keys, of which one has to come first.
+    """
 
     id: int
     name: str
@@ -63,6 +68,7 @@ class Story:
     facts: tuple[Fact, ...]
     archived_at: datetime | None = None
     request: str | None = None
+    waits_for: str | None = None
 
 
 class Facts:
@@ -94,7 +100,7 @@ class Facts:
         lines = []
         for dataset, rows in sorted(by_dataset.items()):
             lease, tally = held.get(dataset), gone.get(dataset)
-            waiting = [row.oldest for row in rows if row.state in (State.PENDING, State.CLAIMED)]
+            open_since = [row.oldest for row in rows if row.state in (State.PENDING, State.CLAIMED)]
             lines.append(
                 Standing(
                     dataset=dataset,
@@ -103,13 +109,21 @@ class Facts:
                     rejected=sum(row.rejected for row in rows if row.state == State.LOADED)
                     + (tally.rejected if tally else 0),
                     archived=tally.objects if tally else 0,
-                    oldest_pending=min(waiting) if waiting else None,
+                    oldest_pending=min(open_since) if open_since else None,
+                    oldest_waiting=next((row.oldest for row in rows if row.state == State.WAITING), None),
                     holder=lease.holder if lease is not None and lease.live else None,
                     lease_expires_at=lease.expires_at if lease is not None and lease.live else None,
                     hold_until=lease.hold_until if lease is not None and lease.on_hold else None,
                 )
             )
         return lines
+
+    def waiting_longest(self, dataset: str) -> Story | None:
+        """Of what waits for another object to say that it is whole the one that came first, without history."""
+        waits = (objects.c.dataset == dataset, objects.c.state == State.WAITING.value)
+        with self._database.read() as connection:
+            row = connection.execute(select(objects).where(*waits).order_by(objects.c.id).limit(1)).first()
+        return _story(row, []) if row is not None else None
 
     def stories(self, key: str, *, limit: int = 20, state: State | None = None) -> list[Story]:
         """What happened to a key, an object's name, a delivery's or a request's id; the newest generation first.
@@ -251,4 +265,5 @@ def _story(row: Any, facts: list[Fact], *, archived_at: datetime | None = None) 
         facts=tuple(facts),
         archived_at=archived_at,
         request=row.request,
+        waits_for=row.waits_for if archived_at is None and row.state == State.WAITING else None,
     )

@@ -17,6 +17,9 @@ from penstock.ledger.tables import leases
 # The most that `PENSTOCK_LEASE_SECONDS` allows.
 LONGEST_LEASE = timedelta(minutes=5)
 
+# What a minute allows is claimed at once at the most.
+LONGEST_BACKLOG_PAUSE = timedelta(minutes=1)
+
 
 def live(now: datetime) -> ColumnElement[bool]:
     """Somebody holds the lease and has renewed it in time."""
@@ -26,6 +29,11 @@ def live(now: datetime) -> ColumnElement[bool]:
 def on_hold(now: datetime) -> ColumnElement[bool]:
     """A transient error keeps the dataset waiting."""
     return and_(leases.c.hold_until > now, leases.c.hold_until <= now + LONGEST_BACKOFF)
+
+
+def backlog_waits(now: datetime) -> ColumnElement[bool]:
+    """As many old objects were claimed as may be until then."""
+    return and_(leases.c.backlog_due > now, leases.c.backlog_due <= now + LONGEST_BACKLOG_PAUSE)
 
 
 def busy(now: datetime) -> ColumnElement[bool]:

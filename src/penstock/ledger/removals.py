@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
-from sqlalchemy import Connection, and_, func, select
+from sqlalchemy import Connection, and_, func, or_, select
 
 from penstock.ledger import wakeups
 from penstock.ledger.database import Database
 from penstock.ledger.rows import line, move, pieces, ref_of, tell, which
 from penstock.ledger.settling import heed_ignored
 from penstock.ledger.tables import history, objects
+from penstock.ledger.waiting import MARKER, MARKER_REMOVED
 from penstock.model import ObjectRef, State
 
 REMOVED_BEFORE = "removed from the bucket before it was read"
@@ -18,7 +20,12 @@ REMOVED_AFTER = "from the bucket; its rows stay in the table"
 _REMOVED = "removed"
 
 # A run that had it may have loaded it: that run's successor asks the warehouse, and says what became of it.
-_UNTRIED = (objects.c.state == State.PENDING.value, objects.c.run.is_(None))
+_UNTRIED = (
+    or_(
+        and_(objects.c.state.in_([State.PENDING.value, State.WAITING.value]), objects.c.run.is_(None)),
+        and_(objects.c.state == State.IGNORED.value, objects.c.reason == MARKER),
+    ),
+)
 
 
 class Removals:
@@ -28,7 +35,10 @@ class Removals:
         self._database = database
 
     def untried(self, bucket: str, keys: Iterable[str]) -> dict[str, list[ObjectRef]]:
-        """The generations of each key that wait and that no run has had, oldest first."""
+        """The generations of each key that wait and that no run has had, and markers, oldest first.
+
+        Of what waits for its marker, and of a marker, no version counts: with its key it was withdrawn.
+        """
         found: dict[str, list[ObjectRef]] = {}
         with self._database.read() as connection:
             for piece in pieces(sorted(set(keys))):
@@ -36,7 +46,9 @@ class Removals:
                     objects.c.bucket == bucket, objects.c.key.in_(piece), objects.c.entry == 0, *_UNTRIED
                 )
                 for row in connection.execute(query.order_by(objects.c.id)):
-                    found.setdefault(row.key, []).append(ref_of(row))
+                    ref = ref_of(row)
+                    ref = ref if row.state == State.PENDING else replace(ref, version_id=None)
+                    found.setdefault(row.key, []).append(ref)
         return found
 
     def record(self, bucket: str, gone: Sequence[str], lost: Sequence[ObjectRef]) -> list[ObjectRef]:
@@ -51,13 +63,21 @@ class Removals:
         with self._database.write() as connection:
             now = self._database.clock()
             ids = set(which(connection, [ref.id for ref in lost], *_UNTRIED))
+            # What waited when it was asked for, and is pending by now, may still be read by its version.
+            unasked = [ref.id for ref in lost if ref.version_id is None]
+            released = (objects.c.state == State.PENDING.value, objects.c.version_id.is_not(None))
+            ids -= set(which(connection, unasked, *released))
             missing = [ref for ref in lost if ref.id in ids]
-            move(connection, sorted(ids), State.MISSING, {"reason": REMOVED_BEFORE, "changed_at": now})
-            told = [line(ref.id, now, State.MISSING.value, REMOVED_BEFORE) for ref in missing]
+            markers = set(which(connection, sorted(ids), objects.c.reason == MARKER))
+            told = []
+            for reason, meant in ((REMOVED_BEFORE, ids - markers), (MARKER_REMOVED, markers)):
+                move(connection, sorted(meant), State.MISSING, {"reason": reason, "changed_at": now})
+                told += [line(row_id, now, State.MISSING.value, reason) for row_id in sorted(meant)]
             told += [line(row_id, now, _REMOVED, REMOVED_AFTER) for row_id in _untold(connection, bucket, gone)]
             tell(connection, told)
             for dataset in sorted({ref.dataset for ref in missing}):
-                if heed_ignored(connection, [ref for ref in missing if ref.dataset == dataset], None, now):
+                lost_data = [ref for ref in missing if ref.dataset == dataset and ref.id not in markers]
+                if heed_ignored(connection, lost_data, None, now):
                     wakeups.request(connection, dataset, now)
             return missing
 

@@ -14,9 +14,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, or_, select
 
 from penstock.declarations import Dataset
+from penstock.keys import Role, role, takes
 from penstock.ledger import wakeups
 from penstock.ledger.database import Database
-from penstock.ledger.decide import Candidate, decide_replay, no_dataset
+from penstock.ledger.decide import Again, Candidate, decide_replay, no_dataset
 from penstock.ledger.facts import named, named_delivery, named_generation, named_ids
 from penstock.ledger.rows import by_bucket, line, move, pieces, tell
 from penstock.ledger.tables import archive, history, objects
@@ -28,6 +29,7 @@ _FIRST = 5
 _MOST_REASONS = 20
 _ARCHIVED = "retention removed it from the store, and its rows stay as they are: put it again"
 _OTHER_REASONS = "other reasons: see penstock why KEY"
+_HOW = {Again.NO: "", Again.OVER_ITS_ROWS: ", over its own rows", Again.ONLY_REJECTED: ", only its rejected rows"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +38,15 @@ class Selection:
 
     A key (or `bucket/key`, a delivery's id, or `source:id`) means its newest generation and those in quarantine; a name
     with its generation means that one. A delivery's id that several sources have given means nothing: see
-    `Done.ambiguous`. `since` is when it came to its state.
+    `Done.ambiguous`. `since` is when it came to its state. `rejected`: of what is loaded with rejected rows only those
+    rows are meant.
     """
 
     keys: tuple[str, ...] = ()
     dataset: str | None = None
     since: datetime | None = None
     states: frozenset[State] = frozenset()
+    rejected: bool = False
 
 
 @dataclass(kw_only=True)
@@ -114,26 +118,27 @@ class Replay:
         """What `replay` would do, without doing it."""
 
         def step(connection: Connection, rows: Sequence[Any], done: Done) -> None:
-            list(self._decide(connection, rows, datasets, force, done))
+            list(self._decide(connection, rows, datasets, done, force=force, only_rejected=selection.rejected))
 
         return self._work(selection, step, dry=True)
 
     def replay(self, selection: Selection, *, datasets: Sequence[Dataset], force: bool, by: str) -> Done:
         """Back to pending, as if nothing had been tried yet, and a run is asked for.
 
-        What is loaded is refused without `force`; with it, the load replaces the object's own rows.
+        What is loaded is refused without `force`; with it, the load replaces the object's own rows. Where only the
+        rejected rows are meant, the load adds those of them that are good by now.
         """
 
         def step(connection: Connection, rows: Sequence[Any], done: Done) -> None:
             now = self._database.clock()
-            groups: dict[tuple[str, bool], list[int]] = {}
+            groups: dict[tuple[str, Again], list[int]] = {}
             told = []
-            decided = list(self._decide(connection, rows, datasets, force, done))
+            found = self._decide(connection, rows, datasets, done, force=force, only_rejected=selection.rejected)
+            decided = list(found)
             _keep_reasons(connection, [row for row, _, _ in decided])
             for row, dataset, again in decided:
                 groups.setdefault((dataset, again), []).append(row.id)
-                over = ", over its own rows" if again else ""
-                told.append(line(row.id, now, "replayed", f"by {by}{over}"))
+                told.append(line(row.id, now, "replayed", f"by {by}{_HOW[again]}"))
             for (dataset, again), ids in groups.items():
                 values = {
                     "dataset": dataset,
@@ -221,14 +226,21 @@ class Replay:
             done.unknown.append(key)
 
     def _decide(
-        self, connection: Connection, rows: Sequence[Any], datasets: Sequence[Dataset], force: bool, done: Done
-    ) -> Iterator[tuple[Any, str, bool]]:
+        self,
+        connection: Connection,
+        rows: Sequence[Any],
+        datasets: Sequence[Dataset],
+        done: Done,
+        *,
+        force: bool,
+        only_rejected: bool,
+    ) -> Iterator[tuple[Any, str, Again]]:
         """Each row that may be replayed, with its dataset and `again`; every one is counted."""
         siblings = _siblings(connection, rows)
         declared = {dataset.name: dataset for dataset in datasets}
         for row in rows:
             if row.dataset is None:
-                taker = next((dataset for dataset in datasets if row.key.startswith(dataset.prefix)), None)
+                taker = next((dataset for dataset in datasets if takes(dataset, row.key)), None)
             else:
                 taker = declared.get(row.dataset)
             key = siblings.get((row.bucket, row.key), _Siblings()) if row.entry == 0 else _Siblings()
@@ -240,11 +252,14 @@ class Replay:
                     refused_in_inbox=row.bucket == REFUSED_BUCKET,
                     is_notification=row.bucket == NOTIFICATIONS_BUCKET,
                     readable=row.version_id is not None,
+                    marker=taker is not None and not row.entry and role(taker, row.key) is Role.MARKER,
                     again=bool(row.again),
+                    rejected=row.rejected or 0,
                     newer=key.newer(row.generation),
                     older=key.older(row.generation),
                 ),
                 force=force,
+                only_rejected=only_rejected,
             )
             if verdict.refused is not None or taker is None:
                 done.refuse(_name(row), verdict.refused or "")
@@ -282,6 +297,10 @@ def _narrowed(selection: Selection) -> list[ColumnElement[bool]]:
         conditions.append(objects.c.changed_at >= selection.since)
     if selection.states:
         conditions.append(objects.c.state.in_(sorted(state.value for state in selection.states)))
+    if selection.rejected and not selection.keys:
+        # Of a key, why it is not meant is said.
+        conditions.append(objects.c.state == State.LOADED.value)
+        conditions.append(objects.c.rejected > 0)
     return conditions
 
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, bindparam, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, insert, select, update
 
 from penstock.ledger import states
+from penstock.ledger.decide import Again
 from penstock.ledger.tables import history, objects
 from penstock.model import ObjectRef, State
 
@@ -32,11 +33,19 @@ def ref_of(row: Any) -> ObjectRef:
         attempts=row.attempts,
         delivery=row.delivery,
         claimed_before=row.run is not None,
-        again=row.again == 1,
-        only_rejected=row.again == 2,
-        arrived_at=row.arrived_at,
+        again=row.again == Again.OVER_ITS_ROWS,
+        only_rejected=row.again == Again.ONLY_REJECTED,
+        # By this arrivals are compared: what is old must not come after what was loaded while it waited.
+        arrived_at=(row.modified_at if row.backlog else None) or row.arrived_at,
         trouble=row.reason,
     )
+
+
+def again_of(ref: ObjectRef) -> Again:
+    """What `ref_of` read from the row's `again`."""
+    if ref.only_rejected:
+        return Again.ONLY_REJECTED
+    return Again.OVER_ITS_ROWS if ref.again else Again.NO
 
 
 def pieces(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
@@ -58,8 +67,15 @@ def which(connection: Connection, ids: Sequence[int], *conditions: ColumnElement
     """Those of `ids` that fulfil the conditions, in their order."""
     found: set[int] = set()
     for piece in pieces(ids):
-        found.update(connection.execute(select(objects.c.id).where(objects.c.id.in_(piece), *conditions)).scalars())
+        found.update(
+            connection.execute(select(objects.c.id).where(objects.c.id.in_(piece), _are(*conditions))).scalars()
+        )
     return [row_id for row_id in ids if row_id in found]
+
+
+def _are(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Conditions that no index is used for: SQLite would rather read all of a state than look up some dozen ids."""
+    return case((and_(*conditions), 1), else_=0) == 1
 
 
 def move(
@@ -73,7 +89,8 @@ def move(
     """Move to a state what may come to it, and with `token` only what that holder has claimed; returns how many."""
     moved = 0
     for piece in pieces(ids):
-        statement = update(objects).where(objects.c.id.in_(piece), objects.c.state.in_(states.sources(target)))
+        may_come = objects.c.state.in_(states.sources(target))
+        statement = update(objects).where(objects.c.id.in_(piece), _are(may_come))
         if token is not None:
             statement = statement.where(objects.c.claim_token == token)
         moved += connection.execute(statement.values(state=target.value, **values)).rowcount

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import Connection, Row, insert, select
 
+from penstock import events
+from penstock.ledger import outbox
 from penstock.ledger.database import Database
 from penstock.ledger.tables import schemas
 from penstock.model import Column, Schema
@@ -25,23 +29,14 @@ class Remembered:
 class Schemas:
     """The remembered schemas of every dataset."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, project: str) -> None:
         self._database = database
+        self._project = project
 
     def latest(self, dataset: str, form: str) -> Schema | None:
         """The newest version for objects of the format `form`, or None before the first one was read."""
         with self._database.read() as connection:
-            row = connection.execute(
-                select(schemas)
-                .where(schemas.c.dataset == dataset, schemas.c.format == form)
-                .order_by(schemas.c.version.desc())
-                .limit(1)
-            ).first()
-        if row is None:
-            return None
-        return Schema(
-            version=row.version, columns=tuple(Column(**column) for column in row.columns), dialect=row.dialect
-        )
+            return _latest(connection, dataset, form)
 
     def versions(self, dataset: str) -> list[Remembered]:
         """Every version, by format and then in the order in which they were made."""
@@ -49,35 +44,55 @@ class Schemas:
             rows = connection.execute(
                 select(schemas).where(schemas.c.dataset == dataset).order_by(schemas.c.format, schemas.c.version)
             ).all()
-        return [
-            Remembered(
-                form=row.format,
-                schema=Schema(
-                    version=row.version, columns=tuple(Column(**column) for column in row.columns), dialect=row.dialect
-                ),
-                cause=row.cause,
-                at=row.created_at,
-            )
-            for row in rows
-        ]
+        return [Remembered(form=row.format, schema=_schema(row), cause=row.cause, at=row.created_at) for row in rows]
 
     def remember(self, dataset: str, form: str, schema: Schema, *, cause: str) -> Schema:
-        """Keep `schema` as the version after the newest, and return it so numbered."""
-        latest = self.latest(dataset, form)
-        numbered = Schema(version=latest.version + 1 if latest else 1, columns=schema.columns, dialect=schema.dialect)
+        """Keep `schema` as the version after the newest, and return it so numbered; an event says what changed.
+
+        What is as the newest already is no new version.
+        """
         with self._database.write() as connection:
+            before = _latest(connection, dataset, form)
+            if before is not None and before == replace(schema, version=before.version):
+                return before
+            numbered = replace(schema, version=before.version + 1 if before else 1)
+            now = self._database.clock()
+            columns = [asdict(column) for column in schema.columns]
             connection.execute(
                 insert(schemas).values(
                     dataset=dataset,
                     format=form,
                     version=numbered.version,
-                    columns=[
-                        {"name": column.name, "original": column.original, "type": column.type}
-                        for column in schema.columns
-                    ],
+                    columns=columns,
                     dialect=schema.dialect,
                     cause=cause,
-                    created_at=self._database.clock(),
+                    created_at=now,
                 )
             )
+            content = json.dumps([columns, schema.dialect], sort_keys=True)
+            outbox.enqueue(
+                connection,
+                event_id=events.event_id(
+                    self._project, events.SCHEMA_CHANGED, dataset, form, numbered.version, content
+                ),
+                name=events.SCHEMA_CHANGED,
+                resource=events.dataset_resource(self._project, dataset),
+                related=[],
+                payload=events.schema_change(form, before, numbered, cause),
+                occurred_at=now,
+            )
         return numbered
+
+
+def _latest(connection: Connection, dataset: str, form: str) -> Schema | None:
+    row = connection.execute(
+        select(schemas)
+        .where(schemas.c.dataset == dataset, schemas.c.format == form)
+        .order_by(schemas.c.version.desc())
+        .limit(1)
+    ).first()
+    return None if row is None else _schema(row)
+
+
+def _schema(row: Row[Any]) -> Schema:
+    return Schema(version=row.version, columns=tuple(Column(**column) for column in row.columns), dialect=row.dialect)

@@ -13,8 +13,8 @@ from sqlalchemy import Connection, select
 
 from penstock import events
 from penstock.ledger import outbox, states
-from penstock.ledger.decide import OVERWRITE_IGNORED
-from penstock.ledger.rows import by_bucket, end_claims, line, move, outcome_of, tell, which
+from penstock.ledger.decide import OVERWRITE_IGNORED, Again
+from penstock.ledger.rows import again_of, by_bucket, end_claims, line, move, outcome_of, tell, which
 from penstock.ledger.tables import objects
 from penstock.model import Lease, ObjectRef, Outcome, State
 
@@ -49,7 +49,7 @@ def _end_of(outcome: Outcome) -> dict[str, Any]:
     return {
         "row_id": outcome.ref.id,
         "state": outcome.state.value,
-        "again": int(outcome.ref.again and outcome.state not in (State.LOADED, State.EMPTY)),
+        "again": Again.NO if outcome.state in (State.LOADED, State.EMPTY) else again_of(outcome.ref),
         "rows": outcome.rows,
         "rejected": outcome.rejected,
         "reason": outcome.reason,

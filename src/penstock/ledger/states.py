@@ -8,10 +8,11 @@ quarantined cannot be loaded; waits, with the reason, for `penstock replay`.
 empty       had no bytes or no records.
 missing     was deleted before it was read: a run found that out, or the store told so before any run had it.
 superseded  was overwritten, before or after it was loaded; its rows are not in the table.
-ignored     left alone on purpose: `on_overwrite="ignore"`, or dropped from quarantine.
+ignored     left alone on purpose: `on_overwrite="ignore"`, a marker file, or dropped from quarantine.
 
 `penstock replay` moves every end but `superseded` back to pending: a loaded object only when it is forced to, and then
-the load takes its old rows out in the transaction that brings the new ones.
+the load takes its old rows out in the transaction that brings the new ones; or for its rejected rows, and then it adds
+those of them that are good by now.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ MOVES: Mapping[State, frozenset[State]] = {
         {State.PENDING, State.LOADED, State.QUARANTINED, State.EMPTY, State.MISSING, State.SUPERSEDED}
     ),
     State.LOADED: frozenset({State.PENDING, State.SUPERSEDED}),
-    State.QUARANTINED: frozenset({State.PENDING, State.SUPERSEDED, State.IGNORED}),
+    State.QUARANTINED: frozenset({State.WAITING, State.PENDING, State.SUPERSEDED, State.IGNORED}),
     State.EMPTY: frozenset({State.PENDING}),
     State.MISSING: frozenset({State.PENDING}),
     State.SUPERSEDED: frozenset(),
-    State.IGNORED: frozenset({State.PENDING}),
+    State.IGNORED: frozenset({State.PENDING, State.MISSING}),
 }
 
 # What a fresh row may be born as: a refused file and an unknown prefix are quarantined from the start.

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from penstock.ledger.announcements import Announcements
 from penstock.ledger.archive import Archive
 from penstock.ledger.arrivals import Arrivals
+from penstock.ledger.backlog import Backlog
 from penstock.ledger.checked import Checked
 from penstock.ledger.database import Clock, Database
 from penstock.ledger.delivered import DeliveryFacts
@@ -20,6 +22,7 @@ from penstock.ledger.schemas import Schemas
 from penstock.ledger.sweeps import Positions
 from penstock.ledger.unusable import UnusableNotifications
 from penstock.ledger.wakeups import WakeUps
+from penstock.ledger.watermarks import Watermarks
 from penstock.ledger.work import Work
 
 
@@ -27,8 +30,9 @@ class Ledger:
     """The durable record of every object and its state. Safe to share between threads.
 
     `arrivals` and `removals` are for sensors and notifications, `unusable` for those that are none, `deliveries` and
-    `rejections` for the webhook, `work` and `schemas` for runs, `wakeups` and `outbox` for the relay, `facts`,
-    `delivered` and `replay` for people, `positions` for the sweep, `archive` for retention.
+    `rejections` for the webhook, `work`, `schemas`, `watermarks` and `announcements` for runs, `wakeups` and `outbox`
+    for the relay, `facts`, `delivered`, `backlog` and `replay` for people, `positions` for the sweep, `archive` for
+    retention.
     """
 
     def __init__(
@@ -36,13 +40,16 @@ class Ledger:
     ) -> None:
         self.database = Database(url, clock=clock, ring=ring)
         self.arrivals = Arrivals(self.database, project)
+        self.announcements = Announcements(self.database, project)
         self.deliveries = Deliveries(self.database, project)
         self.work = Work(self.database, project)
         self.checked = Checked(self.database, project)
         self.wakeups = WakeUps(self.database)
         self.outbox = Outbox(self.database)
-        self.schemas = Schemas(self.database)
+        self.schemas = Schemas(self.database, project)
+        self.watermarks = Watermarks(self.database)
         self.facts = Facts(self.database)
+        self.backlog = Backlog(self.database)
         self.delivered = DeliveryFacts(self.database)
         self.rejections = Rejections(self.database)
         self.replay = Replay(self.database)

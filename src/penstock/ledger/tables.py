@@ -126,10 +126,20 @@ objects = Table(
         sqlite_where=text("waits_for IS NOT NULL"),
         postgresql_where=text("waits_for IS NOT NULL"),
     ),
+    # SQLite takes it only with `backlog` within: else by_state seems the better one, and reads all old ones.
+    Index(
+        "live",
+        "dataset",
+        "backlog",
+        "id",
+        sqlite_where=text("backlog = 0 AND state = 'pending'"),
+        postgresql_where=text("backlog = 0 AND state = 'pending'"),
+    ),
     Index(
         "backlog",
         "dataset",
         "modified_at",
+        "id",
         sqlite_where=text("backlog = 1 AND state = 'pending'"),
         postgresql_where=text("backlog = 1 AND state = 'pending'"),
     ),

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 from sqlalchemy import Connection, func, select
 
+from penstock.ledger.arrived import moment
 from penstock.ledger.database import Database
 from penstock.ledger.rows import line, pieces, tell
 from penstock.ledger.tables import insert_new, objects
@@ -50,6 +51,7 @@ class UnusableNotifications:
             room = max(0, MOST_KEPT - _waiting(connection))
             known = _known(connection, by_digest)
             fresh = {digest: part for digest, part in by_digest.items() if digest not in known}
+            arrived_at = moment(connection, now)
             rows = [
                 {
                     "bucket": NOTIFICATIONS_BUCKET,
@@ -61,7 +63,7 @@ class UnusableNotifications:
                     "via": Via.NOTIFICATION.value,
                     "state": State.QUARANTINED.value,
                     "reason": part.reason,
-                    "arrived_at": now,
+                    "arrived_at": arrived_at,
                     "changed_at": now,
                 }
                 for digest, part in list(fresh.items())[:room]

@@ -1,7 +1,8 @@
 """Wake-ups that are sure: at most one outstanding for a dataset, sent again until a run takes the lease.
 
 A row is made in the arrival's own transaction, unless a live lease exists: its holder looks again before it lets go.
-`find` makes the rows that nobody asked for: a lease that expired, a back-off that ended, a row lost with a crash.
+`find` makes the rows that nobody asked for: a lease that expired, a back-off that ended, old objects that are due, a
+row lost with a crash.
 Taking the lease deletes the row. The relay is the only one that sends.
 """
 
@@ -11,10 +12,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, exists, or_, select, update
+from sqlalchemy import CTE, ColumnElement, Connection, Row, and_, exists, func, or_, select, update
 
+from penstock.ledger.backlog import any_live
 from penstock.ledger.database import Database, to_send
-from penstock.ledger.leases import busy
+from penstock.ledger.leases import backlog_waits, busy
 from penstock.ledger.tables import insert_new, leases, objects, wakeups
 from penstock.model import State
 
@@ -36,16 +38,39 @@ class WakeUp:
 
 
 def request(connection: Connection, dataset: str, now: datetime) -> None:
-    """Ask for a run, in the caller's transaction. Nothing is asked while a live lease or another request exists."""
-    live = connection.execute(
-        select(leases.c.dataset).where(
-            leases.c.dataset == dataset,
-            busy(now),
-        )
+    """Ask for a run for what is pending, in the caller's transaction.
+
+    Nothing is asked while a live lease or another request exists, nor for old objects alone that are not due.
+    """
+    held = connection.execute(
+        select(busy(now).label("busy"), backlog_waits(now).label("old_waits")).where(leases.c.dataset == dataset)
     ).first()
-    if live is None:
-        connection.execute(_INSERT, {"dataset": dataset, "attempt": 0, "asked_at": now, "due_at": now})
-        to_send(connection)
+    if held is not None and held.busy:
+        return
+    if held is not None and held.old_waits and not connection.execute(select(any_live(dataset))).scalar_one():
+        return
+    _ask(connection, dataset, now)
+
+
+def _ask(connection: Connection, dataset: str, now: datetime) -> None:
+    connection.execute(_INSERT, {"dataset": dataset, "attempt": 0, "asked_at": now, "due_at": now})
+    to_send(connection)
+
+
+def _unattended(dataset: ColumnElement[str], now: datetime) -> ColumnElement[bool]:
+    working = exists().where(leases.c.dataset == dataset, busy(now))
+    asked = exists().where(wakeups.c.dataset == dataset)
+    return and_(dataset.is_not(None), ~working, ~asked)
+
+
+def _datasets_in(state: State) -> CTE:
+    """The datasets with objects in a state, each found by one look into the index, however many objects it has."""
+    first = select(func.min(objects.c.dataset).label("dataset")).where(objects.c.state == state.value)
+    found = first.cte(f"datasets_{state.value}", recursive=True)
+    following = select(func.min(objects.c.dataset)).where(
+        objects.c.state == state.value, objects.c.dataset > found.c.dataset
+    )
+    return found.union_all(select(following.scalar_subquery()).where(found.c.dataset.is_not(None)))
 
 
 class WakeUps:
@@ -58,21 +83,25 @@ class WakeUps:
         """Ask for every dataset that has open work and that nobody works on or was asked for; returns how many."""
         with self._database.read() as connection:
             now = self._database.clock()
-            working = exists().where(
-                leases.c.dataset == objects.c.dataset,
-                busy(now),
-            )
-            asked = exists().where(wakeups.c.dataset == objects.c.dataset)
-            query = (
-                select(objects.c.dataset)
-                .distinct()
-                .where(objects.c.state.in_([State.PENDING.value, State.CLAIMED.value]), ~working, ~asked)
-            )
-            waiting = list(connection.execute(query).scalars())
+            pending, claimed = _datasets_in(State.PENDING), _datasets_in(State.CLAIMED)
+            old_wait = exists().where(leases.c.dataset == pending.c.dataset, backlog_waits(now))
+            found = connection.execute(
+                select(pending.c.dataset, old_wait.label("old_wait")).where(_unattended(pending.c.dataset, now))
+            ).all()
+            waiting = {
+                row.dataset
+                for row in found
+                if not row.old_wait or connection.execute(select(any_live(row.dataset))).scalar_one()
+            }
+            dead = select(claimed.c.dataset).where(_unattended(claimed.c.dataset, now))
+            waiting |= set(connection.execute(dead).scalars())
         if waiting:
             with self._database.write() as connection:
-                for dataset in waiting:
-                    request(connection, dataset, self._database.clock())
+                now = self._database.clock()
+                for dataset in sorted(waiting):
+                    # Once more: a run may have begun since.
+                    if not connection.execute(select(exists().where(leases.c.dataset == dataset, busy(now)))).scalar():
+                        _ask(connection, dataset, now)
         return len(waiting)
 
     def take_due(self, *, again_after: timedelta) -> list[WakeUp]:

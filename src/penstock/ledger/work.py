@@ -14,7 +14,6 @@ from sqlalchemy import (
     Connection,
     case,
     delete,
-    exists,
     func,
     literal,
     not_,
@@ -24,11 +23,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
+from penstock.declarations import Backfill
 from penstock.errors import LeaseLost
 from penstock.ledger import settling
+from penstock.ledger.backlog import Bounds, any_live, any_old, choose
 from penstock.ledger.database import Database
-from penstock.ledger.decide import backoff, together
-from penstock.ledger.leases import LONGEST_LEASE, live, on_hold
+from penstock.ledger.decide import backoff
+from penstock.ledger.leases import LONGEST_LEASE, backlog_waits, live, on_hold
 from penstock.ledger.rows import by_bucket, end_claims, line, move, ref_of, tell
 from penstock.ledger.tables import Moment, leases, objects, wakeups
 from penstock.model import Lease, ObjectRef, Outcome, State
@@ -94,34 +95,27 @@ class Work:
             connection.execute(delete(wakeups).where(wakeups.c.dataset == lease.dataset))
         return Lease(dataset=lease.dataset, token=lease.token, holder=lease.holder, expires_at=expires_at)
 
-    def claim(self, lease: Lease, *, run: str, max_objects: int, max_bytes: int) -> list[ObjectRef]:
+    def claim(
+        self, lease: Lease, *, run: str, max_objects: int, max_bytes: int, backfill: Backfill | None = None
+    ) -> list[ObjectRef]:
         """Claim what is pending, in arrival order, up to the bounds; the first one always, however large.
 
         What a run died with or failed on comes with ever fewer others, until it is alone: so the culprit is found, and
-        takes nothing else with it.
+        takes nothing else with it. Old ones are claimed as `backfill` says, apart from others; None: as if new.
         """
         with self._database.write() as connection:
             now = self._database.clock()
             self._own(connection, lease)
-            if connection.execute(
-                select(leases.c.token).where(leases.c.dataset == lease.dataset, on_hold(now))
-            ).first():
+            held = connection.execute(
+                select(
+                    func.coalesce(on_hold(now), False).label("all"),
+                    func.coalesce(backlog_waits(now), False).label("old"),
+                ).where(leases.c.dataset == lease.dataset)
+            ).one()
+            if held.all:
                 return []
-            query = (
-                select(objects)
-                .where(objects.c.dataset == lease.dataset, objects.c.state == State.PENDING.value)
-                .order_by(objects.c.id)
-                .limit(max_objects)
-            )
-            chosen: list[ObjectRef] = []
-            size, most = 0, max_objects
-            for row in connection.execute(query):
-                ref = ref_of(row)
-                most = min(most, together(ref.attempts, max_objects))
-                if chosen and (size + ref.size > max_bytes or len(chosen) >= most):
-                    break
-                chosen.append(ref)
-                size += ref.size
+            bounds = Bounds(objects=max_objects, size=max_bytes)
+            chosen = choose(connection, lease.dataset, bounds, backfill, waits=held.old, now=now)
             move(
                 connection,
                 [ref.id for ref in chosen],
@@ -161,13 +155,15 @@ class Work:
             connection.execute(update(leases).where(leases.c.dataset == lease.dataset).values(hold_until=now + wait))
 
     def finish(self, lease: Lease) -> bool:
-        """Let go of the lease in the same statement that finds nothing pending; False: there is more to claim."""
+        """Let go of the lease in the same statement that finds nothing to claim now; False: there is more.
+
+        What is not due yet, after an error or by the rate of a backfill, is asked for by `wakeups.find` when it is.
+        """
         with self._database.write() as connection:
             now = self._database.clock()
             self._own(connection, lease)
-            waiting = exists().where(objects.c.dataset == lease.dataset, objects.c.state == State.PENDING.value) & not_(
-                func.coalesce(on_hold(now), False)
-            )
+            old = any_old(lease.dataset) & not_(func.coalesce(backlog_waits(now), False))
+            waiting = or_(any_live(lease.dataset), old) & not_(func.coalesce(on_hold(now), False))
             let_go = connection.execute(
                 update(leases)
                 .where(leases.c.dataset == lease.dataset, leases.c.token == lease.token, ~waiting)
@@ -228,7 +224,7 @@ class Work:
         for ref in refs:
             if ref.id in found:
                 newer.setdefault((ref.bucket, ref.key), []).append(ref)
-        has_rows = or_(objects.c.state == State.LOADED.value, objects.c.again == 1)
+        has_rows = or_(objects.c.state == State.LOADED.value, objects.c.again > 0)
         with self._database.read() as connection:
             for bucket, keys in by_bucket(newer):
                 query = select(objects).where(

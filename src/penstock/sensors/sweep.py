@@ -2,6 +2,9 @@
 
 It runs every interval, and at once after a listener has connected (again). The webhook that receives a store's
 notifications is another process: what it missed while it was down, the interval covers.
+
+Old objects (`Backfill`) may be a million at once. A sweep records the first of them, and the others in the pause after
+it, a page at a time: what is new is never found later by more than a page of them.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from datetime import datetime, timedelta
 
 from penstock.declarations import Dataset
 from penstock.errors import LedgerUnavailable, ObjectMissing, PenstockError, SettingsError, Terminal, Transient
+from penstock.keys import backlog_of
 from penstock.landing import Landing
 from penstock.ledger import Ledger
 from penstock.model import ENVELOPE_PREFIX, RESERVED_PREFIX, Stat, State, Via
@@ -27,6 +31,9 @@ _BATCH = 1000
 # Envelopes that need no second look are remembered; beyond this some are read again, which costs time only.
 _MOST_LOOKED_AT = 10_000
 
+# Old objects that a sweep records besides: some always, since the pause after it may be cut short each time.
+_OLD_IN_A_SWEEP = 1000
+
 # A younger envelope's webhook may still be about to record it itself.
 _ORPHAN_AGE = timedelta(minutes=1)
 
@@ -36,11 +43,13 @@ class Swept:
     """What a sweep saw and did. `resumed`: it began where an earlier one was cut short, not at the beginning.
 
     `skipped` are keys that could not be asked for, though the store answers: the next sweep tries them again.
+    `put_off` are old objects that are not recorded yet.
     """
 
     resumed: bool = False
     listed: int = 0
     skipped: int = 0
+    put_off: int = 0
     recorded: int = 0
     deliveries: int = 0
     adopted: int = 0
@@ -73,17 +82,23 @@ class Sweep:
         self._looked_at: dict[str, str] = {}
         self._skipped = 0
         self._said_skipping = False
+        # How many old objects may still be recorded (None: all), how many were put off, and the key after which those
+        # are (None: there are none).
+        self._most_old: int | None = None
+        self._put_off = 0
+        self._old_after: str | None = None
 
     def soon(self) -> None:
         """Sweep as soon as possible, not only when the interval is over."""
         self._soon.set()
 
-    def run_once(self, prefix: str = "", *, afresh: bool = False) -> Swept:
+    def run_once(self, prefix: str = "", *, afresh: bool = False, most_old: int | None = None) -> Swept:
         """List the keys under `prefix` in batches and record what the ledger lacks.
 
         The ledger keeps a position for each prefix: a sweep that was cut short, by whatever, is gone on with, once;
         `afresh` begins at the beginning all the same. A key that cannot be asked for while the store answers holds up
-        no other. Raises Transient, and SettingsError or ObjectMissing when keys or bucket are wrong.
+        no other. Of old objects at most `most_old` are recorded. Raises Transient, and SettingsError or ObjectMissing
+        when keys or bucket are wrong.
         """
         positions = self._ledger.positions
         after = positions.after(self._bucket, prefix)
@@ -96,14 +111,14 @@ class Sweep:
             after = ""
         self._skipped = 0
         adopted = self._ledger.arrivals.adopt(self._datasets)
+        self._most_old, self._put_off, self._old_after = most_old, 0, None
         listed = recorded = deliveries = 0
         moved = False
         for batch in _batches(self._store.list(self._bucket, prefix=prefix, start_after=after)):
             self._alive()
             listed += len(batch)
             envelopes = [stat for stat in batch if stat.key.startswith(ENVELOPE_PREFIX)]
-            plain = [stat for stat in batch if not stat.key.startswith(RESERVED_PREFIX)]
-            recorded += self._compare(plain)
+            recorded += self._compare(batch)
             deliveries += self._adopt_orphans(envelopes)
             if len(batch) == _BATCH:
                 positions.move(self._bucket, prefix, batch[-1].key)
@@ -115,6 +130,7 @@ class Sweep:
             resumed=bool(after),
             listed=listed,
             skipped=self._skipped,
+            put_off=self._put_off,
             recorded=recorded,
             deliveries=deliveries,
             adopted=adopted,
@@ -133,13 +149,7 @@ class Sweep:
             began = monotonic()
             took = 0.0
             try:
-                swept = self.run_once()
-            except (Transient, SettingsError, ObjectMissing) as error:
-                if not away:
-                    log.warning("the sweep stopped: %s; it is tried again", error)
-                away = True
-            else:
-                away = False
+                swept = self.run_once(most_old=_OLD_IN_A_SWEEP)
                 took = monotonic() - began
                 if swept.recorded or swept.deliveries or swept.adopted:
                     log.info(
@@ -147,29 +157,67 @@ class Sweep:
                         swept.recorded + swept.adopted,
                         swept.deliveries,
                     )
+                if swept.put_off:
+                    log.info("%d old objects are recorded in the pauses between the sweeps", swept.put_off)
                 if swept.resumed:
+                    away = False
                     continue
-            self._wait(stop, every(took), monotonic)
+                until = monotonic() + every(took)
+                self._record_old(stop, until, monotonic)
+            except (Transient, SettingsError, ObjectMissing) as error:
+                if not away:
+                    log.warning("the sweep stopped: %s; it is tried again", error)
+                away = True
+                until = monotonic() + every(took)
+            else:
+                away = False
+            self._wait(stop, until, monotonic)
 
-    def _wait(self, stop: threading.Event, pause: float, monotonic: Callable[[], float]) -> None:
-        until = monotonic() + pause
+    def _wait(self, stop: threading.Event, until: float, monotonic: Callable[[], float]) -> None:
         while not stop.is_set() and not self._soon.is_set() and (left := until - monotonic()) > 0:
             self._alive()
             # In short waits, so that `stop` ends it too.
             self._soon.wait(min(left, 0.5))
 
+    def _record_old(self, stop: threading.Event, until: float, monotonic: Callable[[], float]) -> None:
+        """Go on with what a sweep put off, until it is time for the next one."""
+        while self._old_after is not None and not stop.is_set():
+            page = next(iter(_batches(self._store.list(self._bucket, start_after=self._old_after))), [])
+            self._alive()
+            self._most_old = None
+            self._compare(page)
+            self._old_after = page[-1].key if len(page) == _BATCH else None
+            if self._soon.is_set() or monotonic() >= until:
+                return
+
     def _compare(self, batch: Sequence[Stat]) -> int:
-        known = self._ledger.arrivals.latest(self._bucket, (stat.key for stat in batch))
+        """Record what the ledger lacks of a page, or knows otherwise; old objects beyond what may be are put off."""
+        plain = [stat for stat in batch if not stat.key.startswith(RESERVED_PREFIX)]
+        known = self._ledger.arrivals.latest(self._bucket, (stat.key for stat in plain))
         changed = [
-            stat.key
-            for stat in batch
+            stat
+            for stat in plain
             if stat.key not in known
             or known[stat.key].etag != stat.etag
             or known[stat.key].state in (State.MISSING, State.SUPERSEDED)
         ]
-        if not changed:
+        keys = [stat.key for stat in changed if self._is_for_now(stat)]
+        if not keys:
             return 0
-        return self._landing.seen(self._bucket, changed, Via.SWEEP, progress=self._alive, skip=self._skip)
+        return self._landing.seen(self._bucket, keys, Via.SWEEP, progress=self._alive, skip=self._skip)
+
+    def _is_for_now(self, stat: Stat) -> bool:
+        dataset = self._landing.dataset_for(stat.key)
+        if self._most_old is None or dataset is None or not backlog_of(dataset, stat.key, stat.modified):
+            return True
+        if self._most_old:
+            self._most_old -= 1
+            return True
+        self._put_off += 1
+        if self._old_after is None:
+            # Before this key, wherever the page began.
+            self._old_after = stat.key[:-1]
+        return False
 
     def _skip(self, key: str, error: PenstockError) -> None:
         self._skipped += 1

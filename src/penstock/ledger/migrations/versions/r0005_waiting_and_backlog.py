@@ -14,6 +14,7 @@ _BEFORE = "state IN ('pending', "
 _AFTER = "state IN ('waiting', 'pending', "
 _WAITING = sa.text("waits_for IS NOT NULL")
 _OLD = sa.text("backlog = 1 AND state = 'pending'")
+_LIVE = sa.text("backlog = 0 AND state = 'pending'")
 _STATES = ("waiting", "pending", "claimed", "loaded", "quarantined", "empty", "missing", "superseded", "ignored")
 
 
@@ -48,7 +49,8 @@ def upgrade() -> None:
         sa.Column("backlog_due", sa.BigInteger(), nullable=True, comment="until then no old object is claimed"),
     )
     op.create_index("waiting_for", "objects", ["waits_for", "bucket"], sqlite_where=_WAITING, postgresql_where=_WAITING)
-    op.create_index("backlog", "objects", ["dataset", "modified_at"], sqlite_where=_OLD, postgresql_where=_OLD)
+    op.create_index("live", "objects", ["dataset", "backlog", "id"], sqlite_where=_LIVE, postgresql_where=_LIVE)
+    op.create_index("backlog", "objects", ["dataset", "modified_at", "id"], sqlite_where=_OLD, postgresql_where=_OLD)
     op.create_table(
         "announced",
         sa.Column("bucket", sa.Text(), nullable=False),
