@@ -99,10 +99,11 @@ def part(
     *,
     generation: int = 1,
     dataset: str = "sales",
-    rejected: Sequence[tuple[int, int | None, str, str]] = (),
+    rejected: Sequence[tuple[Any, ...]] = (),
     replaces: tuple[str, ...] = (),
     again: bool = False,
 ) -> LoadPart:
+    """Of `rejected` the last values may be left out, as REJECTED has them."""
     count = len(next(iter(values.values())))
     rows = pa.table(
         {
@@ -111,5 +112,5 @@ def part(
             "_penstock_rescued": pa.nulls(count, pa.string()),
         }
     )
-    bad = pa.Table.from_pylist([dict(zip(REJECTED.names, row, strict=True)) for row in rejected], schema=REJECTED)
+    bad = pa.Table.from_pylist([dict(zip(REJECTED.names, row, strict=False)) for row in rejected], schema=REJECTED)
     return LoadPart(ref=ref(key, generation, dataset), rows=rows, rejected=bad, replaces=replaces, again=again)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 
 from penstock.model import ObjectRef
-from penstock.warehouse.base import OBJECT, LoadPart
-from penstock.warehouse.rows import together
+from penstock.warehouse.base import OBJECT, LoadPart, plan_load, steps
+from penstock.warehouse.rows import missing, together
 
 NOTHING = pa.table({"id": pa.array([], pa.int64())})
 
@@ -43,3 +44,26 @@ def test_many_small_parts_become_one_piece_and_large_ones_are_not_copied() -> No
     large = [part(number, id=list(range(20_000))) for number in range(2)]
     found = together(large, [one.rows for one in large])
     assert found.column("id").chunk(0).buffers()[1].address == large[0].rows.column("id").chunk(0).buffers()[1].address
+
+
+def test_only_what_is_missing_is_left() -> None:
+    """Good and rejected rows go whose numbers are there, of one record all; the part is the same otherwise."""
+    numbers = [1, 2, 2, 3]
+    one = replace(
+        part(1, id=[10, 20, 21, 30], _penstock_row=numbers), rejected=pa.table({"_penstock_row": [4, 5]}), again=True
+    )
+    found = missing(one, pa.chunked_array([[2], [4]], pa.int64()))
+    assert (found.rows.column("id").to_pylist(), found.rejected.column("_penstock_row").to_pylist()) == ([10, 30], [5])
+    assert (found.ref, found.again) == (one.ref, True)
+    assert missing(one, pa.chunked_array([], pa.int64())).rows.num_rows == 4
+
+
+def test_what_goes_first_and_what_is_only_mended() -> None:
+    """Only rejected rows of what has a marker pass by it and leave its rows; without one it is loaded as asked."""
+    mended, lost = (replace(part(number), again=True, only_rejected=True) for number in (1, 2))
+    again, known = replace(part(3), again=True), part(4)
+    there = {"b/k1@1", "b/k3@1", "b/k4@1"}
+    fresh, result = plan_load([mended, lost, again, known], there=there, replaced=())
+    assert fresh == [mended, lost, again]
+    assert (result.loaded, result.already) == (("b/k1@1", "b/k2@1", "b/k3@1"), ("b/k4@1",))
+    assert steps(fresh, there=there) == (["b/k2@1", "b/k3@1"], ["b/k1@1"])

@@ -5,9 +5,10 @@ Errors: WarehouseLocked (transient: somebody else holds it), LeaseLost (a greate
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from penstock.model import ObjectRef
@@ -23,13 +24,14 @@ MARKERS = "_penstock_objects"
 FENCES = "_penstock_fences"
 REPLACED = "_penstock_replaced"
 REJECTED_SUFFIX = "__rejected"
+NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadPart:
     """What one object brings.
 
-    `rows`: the table's columns, `_penstock_row`, `_penstock_rescued`; `rejected`: `_penstock_row`, line, reason, raw.
+    `rows`: the table's columns, `_penstock_row`, `_penstock_rescued`; `rejected`: as `formats.result.REJECTED` has it.
     `replaces`: names (`bucket/key@generation`) of generations whose rows and markers go in the same transaction. The
     warehouse remembers them, so that a late load of one of them does not bring it back. `again`: the object is loaded
     although its marker may be there; what it brought before goes in the same transaction. `only_rejected`: it is
@@ -59,6 +61,9 @@ class Write:
     partitions: tuple[str, ...] = ()
 
 
+APPEND = Write()
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoadResult:
     """Names of the objects that were loaded now, and of those whose marker was there `already`.
@@ -85,7 +90,7 @@ def plan_load(
 ) -> tuple[list[LoadPart], LoadResult]:
     """Which parts to load, and what became of all: `there` have a marker, `replaced` were replaced by earlier loads."""
     names = [part.ref.name for part in parts]
-    new = [part for part in parts if part.again or part.ref.name not in there]
+    new = [part for part in parts if part.again or part.only_rejected or part.ref.name not in there]
     gone = {*replaced, *(name for part in new for name in part.replaces)}
     fresh = {part.ref.name: part for part in new if part.ref.name not in gone}
     return list(fresh.values()), LoadResult(
@@ -93,6 +98,12 @@ def plan_load(
         already=tuple(name for name in names if name in there and name not in fresh),
         superseded=tuple(name for name in names if name in gone and name not in there),
     )
+
+
+def steps(fresh: Sequence[LoadPart], *, there: Collection[str]) -> tuple[list[str], list[str]]:
+    """Of what is loaded: the names whose rows go first, and those whose rows stay and get what they lack."""
+    mended = [part.ref.name for part in fresh if part.only_rejected and part.ref.name in there]
+    return [part.ref.name for part in fresh if part.again and part.ref.name not in mended], mended
 
 
 class Warehouse(Protocol):
@@ -110,18 +121,26 @@ class Warehouse(Protocol):
         token: int,
         run: str,
         now: datetime,
+        write: Write = APPEND,
+        originals: Mapping[str, str] = NO_NAMES,
     ) -> LoadResult:
-        """One transaction: all parts without a marker or with `again`, or nothing. Raises LeaseLost, nothing written.
+        """One transaction: all parts that `plan_load` lets pass, or nothing. Raises LeaseLost, nothing written.
 
         `schema_columns` are (name, DuckDB type) of the table's own columns. The table is made, gets columns it lacks
-        (NULL in older rows), and a BIGINT column becomes DOUBLE when the schema says so.
+        (NULL in older rows), and columns become wider when the schema says so (`widening`). `originals` has the names
+        of columns in the data: where one differs it is kept as the comment of a column that is made. `write`: rows that
+        lose against others go in the same transaction, also out of what was there. Raises DeclarationError when the
+        table has not the columns that `write` names.
         """
 
     def markers(self, names: Sequence[str]) -> set[str]:
         """Those of `names` whose objects were loaded."""
 
     def loaded(self, names: Sequence[str]) -> dict[str, tuple[int, int]]:
-        """Of each of `names` that was loaded, its rows and its rejected rows, as its marker has them."""
+        """Of each of `names` that was loaded, its rows and its rejected rows, as its marker has them.
+
+        Rows that others have taken the place of since are counted too.
+        """
 
     def replaced(self, names: Sequence[str]) -> set[str]:
         """Those of `names` that a newer generation replaced."""
@@ -129,6 +148,7 @@ class Warehouse(Protocol):
     def damaged(self, dataset: str) -> list[str]:
         """Names of the objects whose rows or rejected rows are not as many as their marker says; sorted.
 
+        Of the marker's rows those are not expected that others have taken the place of (its `gone`).
         Cheap while the totals agree. Rows without any marker are named too.
         """
 

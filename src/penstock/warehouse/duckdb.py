@@ -11,7 +11,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -25,12 +25,20 @@ from penstock.holders import holders, process
 from penstock.machine_faults import advice, first_line, machine_fault
 from penstock.warehouse import duckdb_tables as tables
 from penstock.warehouse.base import (
+    APPEND,
+    MARKERS,
+    NO_NAMES,
     REPLACED,
     LoadPart,
     LoadResult,
     QueryResult,
+    Write,
     plan_load,
+    steps,
 )
+from penstock.warehouse.duckdb_columns import prepare
+from penstock.warehouse.duckdb_merge import take_out_losers
+from penstock.warehouse.rows import missing
 
 log = logging.getLogger(__name__)
 
@@ -71,20 +79,29 @@ class DuckDBWarehouse:
         token: int,
         run: str,
         now: datetime,
+        write: Write = APPEND,
+        originals: Mapping[str, str] = NO_NAMES,
     ) -> LoadResult:
         """All new parts in one transaction; see `Warehouse`."""
         names = [part.ref.name for part in parts]
         with self._transaction() as connection:
             tables.take_token(connection, dataset, token)
+            tables.add_marker_columns(connection)
             there, replaced = tables.markers(connection, names), tables.replaced(connection, names)
             fresh, result = plan_load(parts, there=there, replaced=replaced)
             if fresh:
-                tables.prepare(connection, dataset, schema_columns)
+                columns = prepare(connection, dataset, schema_columns, originals)
                 for part in fresh:
                     tables.replace(connection, dataset, part)
-                tables.remove(connection, dataset, [part.ref.name for part in fresh if part.again])
-                tables.insert(connection, dataset, schema_columns, fresh, now)
-                tables.mark(connection, dataset, fresh, token, run, now)
+                anew, mended = steps(fresh, there=there)
+                tables.remove(connection, dataset, anew)
+                kept = {name: tables.row_numbers(connection, dataset, name) for name in mended}
+                tables.remove(connection, dataset, mended, rows_too=False)
+                fresh = [missing(part, kept[part.ref.name]) if part.ref.name in kept else part for part in fresh]
+                tables.insert(connection, dataset, schema_columns, fresh, now, there=columns)
+                counts = {name: len(numbers) for name, numbers in kept.items()}
+                tables.mark(connection, dataset, fresh, token, run, now, kept=counts)
+                take_out_losers(connection, dataset, write, fresh, columns)
             faults.point("warehouse.before_commit")
         faults.point("warehouse.after_commit")
         return result
@@ -98,7 +115,7 @@ class DuckDBWarehouse:
         if not names or not self.path.exists():
             return {}
         with self._opened(read_only=True) as connection:
-            return tables.markers(connection, names)
+            return tables.markers(connection, names) if tables.has_table(connection, MARKERS) else {}
 
     def replaced(self, names: Sequence[str]) -> set[str]:
         """Those of `names` that a newer generation replaced."""

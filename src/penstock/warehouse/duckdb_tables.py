@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -22,13 +22,14 @@ from penstock.warehouse.base import (
     LoadPart,
 )
 from penstock.warehouse.rows import together
+from penstock.warehouse.widening import TEXT, nested
 
-_NAMES = "(SELECT name FROM named)"
+NAMES = "(SELECT name FROM named)"
 
 OWN_TABLES = f"""
 CREATE TABLE IF NOT EXISTS {FENCES} (dataset VARCHAR, token BIGINT);
 CREATE TABLE IF NOT EXISTS {MARKERS} (object VARCHAR, dataset VARCHAR, rows BIGINT, rejected BIGINT, token BIGINT,
-    run VARCHAR, loaded_at TIMESTAMPTZ);
+    run VARCHAR, loaded_at TIMESTAMPTZ, arrived_at TIMESTAMPTZ, sequence BIGINT, gone BIGINT DEFAULT 0);
 CREATE TABLE IF NOT EXISTS {REPLACED} (object VARCHAR, dataset VARCHAR, by_object VARCHAR);
 """
 
@@ -48,12 +49,22 @@ def take_token(connection: duckdb.DuckDBPyConnection, dataset: str, token: int) 
 
 
 def markers(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Rows and rejected rows of those of `names` that have a marker."""
-    if not has_table(connection, MARKERS):
-        return {}
-    with _registered(connection, names):
-        found = connection.execute(f"SELECT object, rows, rejected FROM {MARKERS} WHERE object IN {_NAMES}").fetchall()
+    """Rows and rejected rows of those of `names` that have a marker. The warehouse's own tables are there."""
+    with registered(connection, names):
+        found = connection.execute(f"SELECT object, rows, rejected FROM {MARKERS} WHERE object IN {NAMES}").fetchall()
     return {row[0]: (row[1], row[2]) for row in found}
+
+
+def add_marker_columns(connection: duckdb.DuckDBPyConnection) -> None:
+    """Give the markers of an older warehouse the columns that they lack."""
+    if "gone" not in described(connection, MARKERS):
+        for column in ("arrived_at TIMESTAMPTZ", "sequence BIGINT", "gone BIGINT DEFAULT 0"):
+            connection.execute(f"ALTER TABLE {MARKERS} ADD COLUMN IF NOT EXISTS {column}")
+
+
+def described(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
+    """Name and type of each column of a table that is there. DuckDB's lists of columns take ten times as long."""
+    return {row[0]: row[1] for row in connection.execute(f"DESCRIBE {quoted(table)}").fetchall()}
 
 
 def has_table(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
@@ -65,37 +76,11 @@ def has_table(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
     return connection.execute(sql, [name]).fetchone() is not None
 
 
-def prepare(connection: duckdb.DuckDBPyConnection, dataset: str, schema_columns: Sequence[tuple[str, str]]) -> None:
-    """Make the dataset's tables what the schema needs."""
-    table, rejected = quoted(dataset), quoted(dataset + REJECTED_SUFFIX)
-    if not has_table(connection, dataset):
-        own = "".join(f"{quoted(name)} {kind}, " for name, kind in schema_columns)
-        connection.execute(
-            f"CREATE TABLE {table} ({own}{OBJECT} VARCHAR, {ROW} BIGINT, {LOADED_AT} TIMESTAMPTZ, {RESCUED} VARCHAR)"
-        )
-    connection.execute(
-        f"CREATE TABLE IF NOT EXISTS {rejected} ({OBJECT} VARCHAR, {ROW} BIGINT, line BIGINT, reason VARCHAR, "
-        f"raw VARCHAR, {LOADED_AT} TIMESTAMPTZ)"
-    )
-    there = dict(
-        connection.execute(
-            "SELECT lower(column_name), data_type FROM duckdb_columns() WHERE table_name = ? AND schema_name = 'main' "
-            "AND database_name = current_database()",
-            [dataset],
-        ).fetchall()
-    )
-    for name, kind in schema_columns:
-        if name.lower() not in there:
-            connection.execute(f"ALTER TABLE {table} ADD COLUMN {quoted(name)} {kind}")
-        elif there[name.lower()] == "BIGINT" and kind.upper() == "DOUBLE":
-            connection.execute(f"ALTER TABLE {table} ALTER COLUMN {quoted(name)} SET DATA TYPE DOUBLE")
-
-
 def replaced(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> set[str]:
     """Those of `names` that a newer generation replaced."""
-    with _registered(connection, names):
+    with registered(connection, names):
         return {
-            row[0] for row in connection.execute(f"SELECT object FROM {REPLACED} WHERE object IN {_NAMES}").fetchall()
+            row[0] for row in connection.execute(f"SELECT object FROM {REPLACED} WHERE object IN {NAMES}").fetchall()
         }
 
 
@@ -104,7 +89,8 @@ def damaged(connection: duckdb.DuckDBPyConnection, dataset: str) -> list[str]:
     found: set[str] = set()
     if not has_table(connection, MARKERS):
         return []
-    for table, column in ((dataset, "rows"), (dataset + REJECTED_SUFFIX, "rejected")):
+    left = "rows - gone" if "gone" in described(connection, MARKERS) else "rows"
+    for table, column in ((dataset, left), (dataset + REJECTED_SUFFIX, "rejected")):
         there = quoted(table) if has_table(connection, table) else f"(SELECT NULL::VARCHAR AS {OBJECT} LIMIT 0)"
         totals = connection.execute(
             f"SELECT (SELECT count(*) FROM {there}), "
@@ -128,21 +114,23 @@ def replace(connection: duckdb.DuckDBPyConnection, dataset: str, part: LoadPart)
         return
     names = list(part.replaces)
     remove(connection, dataset, names)
-    with _registered(connection, names):
+    with registered(connection, names):
         connection.execute(f"INSERT INTO {REPLACED} SELECT name, ?, ? FROM named", [dataset, part.ref.name])
 
 
-def remove(connection: duckdb.DuckDBPyConnection, dataset: str, names: Sequence[str]) -> None:
-    """Take out the rows, rejected rows and markers of objects."""
+def remove(connection: duckdb.DuckDBPyConnection, dataset: str, names: Sequence[str], *, rows_too: bool = True) -> None:
+    """Take out the rows, rejected rows and markers of objects; unless `rows_too`, the good rows stay."""
     if not names:
         return
-    with _registered(connection, names):
-        for table, column in ((dataset, OBJECT), (dataset + REJECTED_SUFFIX, OBJECT), (MARKERS, "object")):
-            connection.execute(f"DELETE FROM {quoted(table)} WHERE {column} IN {_NAMES}")
+    places = [(dataset, OBJECT)] if rows_too else []
+    with registered(connection, names):
+        for table, column in (*places, (dataset + REJECTED_SUFFIX, OBJECT), (MARKERS, "object")):
+            connection.execute(f"DELETE FROM {quoted(table)} WHERE {column} IN {NAMES}")
 
 
 @contextmanager
-def _registered(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> Iterator[None]:
+def registered(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> Iterator[None]:
+    """`names` can be asked for as NAMES."""
     # As a parameter each of the names costs DuckDB half a millisecond, since it looks for numpy every time.
     connection.register("named", pa.table({"name": pa.array(names, pa.string())}))
     try:
@@ -151,21 +139,35 @@ def _registered(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> 
         connection.unregister("named")
 
 
+def row_numbers(connection: duckdb.DuckDBPyConnection, dataset: str, name: str) -> pa.ChunkedArray:
+    """The numbers of the rows that an object has in the table."""
+    found = connection.execute(f"SELECT {ROW} FROM {quoted(dataset)} WHERE {OBJECT} = ?", [name])
+    return found.to_arrow_table().column(ROW)
+
+
 def insert(
     connection: duckdb.DuckDBPyConnection,
     dataset: str,
     schema_columns: Sequence[tuple[str, str]],
     parts: Sequence[LoadPart],
     now: datetime,
+    *,
+    there: Mapping[str, str],
 ) -> None:
-    """Add the parts' rows and rejected rows."""
-    wanted = [name for name, _ in schema_columns]
+    """Add the parts' rows and rejected rows; `there` has the type of each of the table's columns."""
     rows = together(parts, [part.rows for part in parts])
     if rows.num_rows:
+        text = {name.lower() for name, kind in there.items() if kind == TEXT}
+        values = [
+            f"to_json({quoted(name)}) AS {quoted(name)}, "
+            if nested(kind) and name.lower() in text
+            else f"{quoted(name)}, "
+            for name, kind in schema_columns
+            if name in rows.column_names
+        ]
         connection.register("arriving", rows)
-        there = [name for name in wanted if name in rows.column_names]
         connection.execute(
-            f"INSERT INTO {quoted(dataset)} BY NAME SELECT {''.join(quoted(name) + ', ' for name in there)}"
+            f"INSERT INTO {quoted(dataset)} BY NAME SELECT {''.join(values)}"
             f"{OBJECT}, {ROW}, CAST(? AS TIMESTAMPTZ) AS {LOADED_AT}, {RESCUED} FROM arriving",
             [now],
         )
@@ -174,8 +176,8 @@ def insert(
     if rejected.num_rows:
         connection.register("arriving", rejected)
         connection.execute(
-            f"INSERT INTO {quoted(dataset + REJECTED_SUFFIX)} BY NAME "
-            f"SELECT {OBJECT}, {ROW}, line, reason, raw, CAST(? AS TIMESTAMPTZ) AS {LOADED_AT} FROM arriving",
+            f"INSERT INTO {quoted(dataset + REJECTED_SUFFIX)} BY NAME SELECT {OBJECT}, {ROW}, line, reason, raw, "
+            f'CAST(? AS TIMESTAMPTZ) AS {LOADED_AT}, "column" AS column_name, "check" AS check_name FROM arriving',
             [now],
         )
         connection.unregister("arriving")
@@ -188,18 +190,23 @@ def mark(
     token: int,
     run: str,
     now: datetime,
+    *,
+    kept: Mapping[str, int],
 ) -> None:
-    """Add the parts' markers."""
+    """Add the parts' markers; `kept` has how many rows an object has in the table besides those of its part."""
     marks = pa.table(
         {
             "object": [part.ref.name for part in parts],
-            "rows": [part.rows.num_rows for part in parts],
+            "rows": [part.rows.num_rows + kept.get(part.ref.name, 0) for part in parts],
             "rejected": [part.rejected.num_rows for part in parts],
+            "arrived_at": pa.array([part.ref.arrived_at for part in parts], pa.timestamp("us", "UTC")),
+            "sequence": [part.ref.id for part in parts],
         }
     )
     connection.register("arriving", marks)
     connection.execute(
-        f"INSERT INTO {MARKERS} SELECT object, ?, rows, rejected, ?, ?, CAST(? AS TIMESTAMPTZ) FROM arriving",
+        f"INSERT INTO {MARKERS} BY NAME SELECT object, ? AS dataset, rows, rejected, ? AS token, ? AS run, "
+        "CAST(? AS TIMESTAMPTZ) AS loaded_at, arrived_at, sequence, 0 AS gone FROM arriving",
         [dataset, token, run, now],
     )
     connection.unregister("arriving")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -24,9 +24,23 @@ from psycopg.conninfo import conninfo_to_dict
 from penstock import faults
 from penstock.errors import QueryRefused, QueryTooLong, SettingsError, WarehouseLocked
 from penstock.errors import WarehouseUnavailable as Unavailable
-from penstock.warehouse.base import MARKERS, REPLACED, LoadPart, LoadResult, QueryResult, plan_load
+from penstock.warehouse.base import (
+    APPEND,
+    MARKERS,
+    NO_NAMES,
+    REPLACED,
+    LoadPart,
+    LoadResult,
+    QueryResult,
+    Write,
+    plan_load,
+    steps,
+)
+from penstock.warehouse.postgres_columns import prepare
 from penstock.warehouse.postgres_errors import meaning
+from penstock.warehouse.postgres_merge import take_out_losers
 from penstock.warehouse.postgres_session import Session, session_mark
+from penstock.warehouse.rows import missing
 
 # A server whose machine or network went away without a word is given up after half a minute, not after hours.
 _CONNECT_ARGUMENTS: dict[str, Any] = {
@@ -77,19 +91,28 @@ class PostgresWarehouse:
         token: int,
         run: str,
         now: datetime,
+        write: Write = APPEND,
+        originals: Mapping[str, str] = NO_NAMES,
     ) -> LoadResult:
         """All new parts in one transaction; see `Warehouse`."""
         names = [part.ref.name for part in parts]
         with self._transaction(dataset, token, self._wait_seconds) as session:
             session.take_token(dataset, token)
-            fresh, result = plan_load(parts, there=session.markers(names), replaced=session.replaced(names))
+            there = session.markers(names)
+            fresh, result = plan_load(parts, there=there, replaced=session.replaced(names))
             if fresh:
-                session.prepare(dataset, schema_columns)
+                columns = prepare(session, dataset, schema_columns, originals)
                 for part in fresh:
                     session.replace(dataset, part)
-                session.remove(dataset, [part.ref.name for part in fresh if part.again])
-                session.insert(dataset, schema_columns, fresh, now)
-                session.mark(dataset, fresh, token, run, now)
+                anew, mended = steps(fresh, there=there)
+                session.remove(dataset, anew)
+                kept = {name: session.row_numbers(dataset, name) for name in mended}
+                session.remove(dataset, mended, rows_too=False)
+                fresh = [missing(part, kept[part.ref.name]) if part.ref.name in kept else part for part in fresh]
+                session.insert(dataset, schema_columns, fresh, now, there=columns)
+                counts = {name: len(numbers) for name, numbers in kept.items()}
+                session.mark(dataset, fresh, token, run, now, kept=counts)
+                take_out_losers(session, dataset, write, fresh, columns)
             faults.point("warehouse.before_commit")
         faults.point("warehouse.after_commit")
         return result

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import psycopg
 import pyarrow as pa
+import pyarrow.csv as pa_csv
+from psycopg.sql import Literal
 
-from penstock.errors import DeclarationError, LeaseLost
+from penstock.errors import LeaseLost
 from penstock.warehouse.base import (
     FENCES,
     LOADED_AT,
@@ -22,7 +24,7 @@ from penstock.warehouse.base import (
     ROW,
     LoadPart,
 )
-from penstock.warehouse.postgres_types import column_name, column_type, csv, quoted, table_name
+from penstock.warehouse.postgres_types import column_name, csv, quoted, table_name
 from penstock.warehouse.rows import together
 
 # The first number is "penstock"'s own among a database's advisory locks.
@@ -32,11 +34,22 @@ _OWN_TABLES = f"""
 CREATE TABLE IF NOT EXISTS {{schema}}.{FENCES} (dataset text PRIMARY KEY, token bigint NOT NULL);
 CREATE TABLE IF NOT EXISTS {{schema}}.{MARKERS} (object text PRIMARY KEY, dataset text NOT NULL, rows bigint NOT NULL,
     rejected bigint NOT NULL, token bigint NOT NULL, run text NOT NULL, loaded_at timestamptz NOT NULL);
+ALTER TABLE {{schema}}.{MARKERS} ADD COLUMN IF NOT EXISTS arrived_at timestamptz,
+    ADD COLUMN IF NOT EXISTS sequence bigint, ADD COLUMN IF NOT EXISTS gone bigint NOT NULL DEFAULT 0;
 CREATE TABLE IF NOT EXISTS {{schema}}.{REPLACED} (object text NOT NULL, dataset text NOT NULL, by_object text NOT NULL);
 CREATE INDEX IF NOT EXISTS _penstock_objects_of_dataset ON {{schema}}.{MARKERS} (dataset);
 CREATE INDEX IF NOT EXISTS _penstock_replaced_object ON {{schema}}.{REPLACED} (object);
 """
-_REJECTED = ((OBJECT, "VARCHAR"), (ROW, "BIGINT"), ("line", "BIGINT"), ("reason", "VARCHAR"), ("raw", "VARCHAR"))
+_REJECTED = (
+    (OBJECT, "VARCHAR"),
+    (ROW, "BIGINT"),
+    ("line", "BIGINT"),
+    ("reason", "VARCHAR"),
+    ("raw", "VARCHAR"),
+    ("column", "VARCHAR"),
+    ("check", "VARCHAR"),
+)
+_REJECTED_TARGETS = (OBJECT, ROW, "line", "reason", "raw", "column_name", "check_name")
 _OWN_COLUMNS = ((OBJECT, "VARCHAR"), (ROW, "BIGINT"), (RESCUED, "VARCHAR"))
 
 
@@ -59,6 +72,10 @@ class Session:
         """A statement without an answer."""
         self._connection.execute(sql.encode(), values)
 
+    def literal(self, value: Any) -> str:
+        """A value as a part of a statement, for where parameters are not taken."""
+        return str(Literal(value).as_string(self._connection))
+
     def has_table(self, name: str) -> bool:
         """Whether the schema has a table or view of that name."""
         return bool(
@@ -69,9 +86,24 @@ class Session:
             )
         )
 
+    def columns(self, *tables: str) -> dict[str, dict[str, tuple[str, str]]]:
+        """Of each table by the lower-case name, as DuckDB compares, name and type of its columns; none without it."""
+        names = {table_name(table): table for table in tables}
+        found: dict[str, dict[str, tuple[str, str]]] = {table: {} for table in tables}
+        for table, column, kind in self.ask(
+            "SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod) FROM pg_catalog.pg_attribute a "
+            "JOIN pg_catalog.pg_class c ON c.oid = a.attrelid JOIN pg_catalog.pg_namespace n "
+            "ON n.oid = c.relnamespace WHERE c.relname = ANY(%s) AND n.nspname = current_schema() AND a.attnum > 0 "
+            "AND NOT a.attisdropped",
+            [list(names)],
+        ):
+            found[names[table]][column.lower()] = (column, kind)
+        return found
+
     def make_own_tables(self) -> None:
-        """Make fences, markers and replaced, the first time."""
-        if not self.has_table(REPLACED):
+        """Make fences, markers and replaced the first time, and what an older version did not have yet."""
+        # What is made last tells of all.
+        if "gone" not in self.columns(MARKERS)[MARKERS]:
             # Two at once would both find nothing, and one would fail.
             self.do(f"SELECT pg_advisory_xact_lock({_MAKING_TABLES})")
             self.do(_OWN_TABLES.format(schema=self._schema))
@@ -112,38 +144,6 @@ class Session:
         sql = f"SELECT object FROM {self.table(REPLACED)} WHERE object = ANY(%s)"
         return {row[0] for row in self.ask(sql, [list(names)])}
 
-    def prepare(self, dataset: str, schema_columns: Sequence[tuple[str, str]]) -> None:
-        """Make the dataset's tables, or give them what they lack. Raises DeclarationError for a foreign one."""
-        there = self._columns(dataset)
-        if not there:
-            own = "".join(f"{quoted(column_name(name))} {column_type(kind)}, " for name, kind in schema_columns)
-            self.do(
-                f"CREATE TABLE {self.table(dataset)} "
-                f"({own}{OBJECT} text, {ROW} bigint, {LOADED_AT} timestamptz, {RESCUED} text)"
-            )
-            # By object, because a replacement and a check look for them; NULLs and rows stay as they are.
-            self.do(f"CREATE INDEX ON {self.table(dataset)} ({OBJECT})")
-        elif OBJECT not in there:
-            raise DeclarationError(
-                f"dataset {dataset}: PostgreSQL has a table of that name which is not penstock's; name the dataset "
-                "otherwise, or give the warehouse a schema of its own (search_path)"
-            )
-        self.do(
-            f"CREATE TABLE IF NOT EXISTS {self.table(dataset + REJECTED_SUFFIX)} ({OBJECT} text, {ROW} bigint, "
-            f"line bigint, reason text, raw text, {LOADED_AT} timestamptz)"
-        )
-        if not there:
-            return
-        for name, kind in schema_columns:
-            known = there.get(column_name(name).lower())
-            if known is None:
-                change = f"ADD COLUMN {quoted(column_name(name))} {column_type(kind)}"
-            elif known[1] == "bigint" and kind.upper() == "DOUBLE":
-                change = f"ALTER COLUMN {quoted(known[0])} TYPE double precision"
-            else:
-                continue
-            self.do(f"ALTER TABLE {self.table(dataset)} {change}")
-
     def replace(self, dataset: str, part: LoadPart) -> None:
         """Take out what the part replaces, and remember it."""
         if part.replaces:
@@ -153,37 +153,67 @@ class Session:
                 [list(part.replaces), dataset, part.ref.name],
             )
 
-    def remove(self, dataset: str, names: Sequence[str]) -> None:
-        """Take out rows, rejected rows and markers of objects."""
+    def remove(self, dataset: str, names: Sequence[str], *, rows_too: bool = True) -> None:
+        """Take out rows, rejected rows and markers of objects; unless `rows_too`, the good rows stay."""
         if not names:
             return
-        for table, column in ((dataset, OBJECT), (dataset + REJECTED_SUFFIX, OBJECT), (MARKERS, "object")):
+        places = [(dataset, OBJECT)] if rows_too else []
+        for table, column in (*places, (dataset + REJECTED_SUFFIX, OBJECT), (MARKERS, "object")):
             self.do(f"DELETE FROM {self.table(table)} WHERE {column} = ANY(%s)", [list(names)])
 
+    def row_numbers(self, dataset: str, name: str) -> pa.ChunkedArray:
+        """The numbers of the rows that an object has in the table."""
+        sql = f"COPY (SELECT {ROW} FROM {self.table(dataset)} WHERE {OBJECT} = %s) TO STDOUT (FORMAT csv)"
+        with self._connection.cursor() as cursor, cursor.copy(sql.encode(), [name]) as copy:
+            numbers = b"".join(copy)
+        if not numbers:
+            return pa.chunked_array([], pa.int64())
+        return pa_csv.read_csv(pa.BufferReader(numbers), pa_csv.ReadOptions(column_names=[ROW])).column(ROW)
+
     def insert(
-        self, dataset: str, schema_columns: Sequence[tuple[str, str]], parts: Sequence[LoadPart], now: datetime
+        self,
+        dataset: str,
+        schema_columns: Sequence[tuple[str, str]],
+        parts: Sequence[LoadPart],
+        now: datetime,
+        *,
+        there: Mapping[str, tuple[str, str]],
     ) -> None:
-        """Copy the parts' rows and rejected rows."""
+        """Copy the parts' rows and rejected rows; `there` are the table's columns, as `columns` has them."""
         rows = together(parts, [part.rows for part in parts])
         own = [(name, kind) for name, kind in schema_columns if name in rows.column_names]
-        there = self._columns(dataset)
         targets = [there[column_name(name).lower()][0] for name, _ in own]
         self._copy(dataset, rows, [*own, *_OWN_COLUMNS], [*targets, OBJECT, ROW, RESCUED], now)
         rejected = together(parts, [part.rejected for part in parts])
-        self._copy(dataset + REJECTED_SUFFIX, rejected, _REJECTED, [name for name, _ in _REJECTED], now)
+        self._copy(dataset + REJECTED_SUFFIX, rejected, _REJECTED, _REJECTED_TARGETS, now)
 
-    def mark(self, dataset: str, parts: Sequence[LoadPart], token: int, run: str, now: datetime) -> None:
-        """Write the parts' markers."""
+    def mark(
+        self,
+        dataset: str,
+        parts: Sequence[LoadPart],
+        token: int,
+        run: str,
+        now: datetime,
+        *,
+        kept: Mapping[str, int],
+    ) -> None:
+        """Write the parts' markers; `kept` has how many rows an object has in the table besides those of its part."""
+        marks = []
+        for p in parts:
+            counts = (p.rows.num_rows + kept.get(p.ref.name, 0), p.rejected.num_rows)
+            marks.append((p.ref.name, dataset, *counts, token, run, now, p.ref.arrived_at, p.ref.id))
         with self._connection.cursor() as cursor:
             cursor.executemany(
-                f"INSERT INTO {self.table(MARKERS)} VALUES (%s, %s, %s, %s, %s, %s, %s)".encode(),
-                [(p.ref.name, dataset, p.rows.num_rows, p.rejected.num_rows, token, run, now) for p in parts],
+                f"INSERT INTO {self.table(MARKERS)} (object, dataset, rows, rejected, token, run, loaded_at, "
+                "arrived_at, sequence) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)".encode(),
+                marks,
             )
 
     def damaged(self, dataset: str) -> list[str]:
         """Objects whose rows are not as many as their marker says; see `Warehouse`."""
         found: set[str] = set()
-        for table, column in ((dataset, "rows"), (dataset + REJECTED_SUFFIX, "rejected")):
+        left = "rows - gone" if "gone" in self.columns(MARKERS)[MARKERS] else "rows"
+        for table, column in ((dataset, left), (dataset + REJECTED_SUFFIX, "rejected")):
             there = self.table(table) if self.has_table(table) else f"(SELECT NULL::text AS {OBJECT} LIMIT 0) nothing"
             marked = f"{self.table(MARKERS)} WHERE dataset = %s"
             ((rows, said),) = self.ask(
@@ -198,19 +228,6 @@ class Session:
             )
             found.update(row[0] for row in self.ask(sql, [dataset]))
         return sorted(found)
-
-    def _columns(self, table: str) -> dict[str, tuple[str, str]]:
-        """By the lower-case name, as DuckDB compares: the name and the type of each column; empty without a table."""
-        return {
-            row[0].lower(): (row[0], row[1])
-            for row in self.ask(
-                "SELECT a.attname, format_type(a.atttypid, NULL) FROM pg_catalog.pg_attribute a "
-                "JOIN pg_catalog.pg_class c ON c.oid = a.attrelid JOIN pg_catalog.pg_namespace n "
-                "ON n.oid = c.relnamespace WHERE c.relname = %s AND n.nspname = current_schema() AND a.attnum > 0 "
-                "AND NOT a.attisdropped",
-                [table_name(table)],
-            )
-        }
 
     def _copy(
         self,

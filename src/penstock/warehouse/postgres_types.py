@@ -16,6 +16,7 @@ import pyarrow.csv as pa_csv
 
 from penstock.machine_faults import raise_machine_fault
 from penstock.warehouse.base import LOADED_AT
+from penstock.warehouse.widening import TEXT, Widening, nested, widening
 
 # What PostgreSQL keeps of a name, in bytes.
 LONGEST_NAME = 63
@@ -52,7 +53,21 @@ _TYPES = {
     "JSON": "jsonb",
 }
 _DECIMAL = re.compile(r"^DECIMAL\((\d+), ?(\d+)\)$")
-_NESTED = re.compile(r"^(STRUCT|MAP|UNION)\b|\]$")
+
+# Of PostgreSQL's types those that the lattice knows, in DuckDB's words.
+_LIKE = {
+    "boolean": "BOOLEAN",
+    "smallint": "SMALLINT",
+    "integer": "INTEGER",
+    "bigint": "BIGINT",
+    "numeric": "HUGEINT",
+    "real": "FLOAT",
+    "double precision": "DOUBLE",
+    "date": "DATE",
+    "timestamp without time zone": "TIMESTAMP",
+    "timestamp with time zone": "TIMESTAMP WITH TIME ZONE",
+    "text": TEXT,
+}
 
 # Every table of PostgreSQL has columns of these names already.
 _SYSTEM = {"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
@@ -61,11 +76,25 @@ _SYSTEM = {"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
 def column_type(kind: str) -> str:
     """PostgreSQL's type for a DuckDB type; text for whatever has no like there."""
     upper = kind.upper()
-    if _NESTED.search(upper):
+    if nested(kind):
         return "jsonb"
     if found := _DECIMAL.match(upper):
         return f"numeric({found[1]}, {found[2]})"
     return _TYPES.get(upper, "text")
+
+
+def column_widening(there: str, kind: str) -> Widening | None:
+    """What a column of PostgreSQL's type `there` becomes for a schema of DuckDB's type `kind`, in DuckDB's words."""
+    decimal = re.match(r"numeric\((\d+),(\d+)\)", there)
+    like = f"DECIMAL({decimal[1]},{decimal[2]})" if decimal else _LIKE.get(there, there)
+    return widening(like, TEXT if column_type(kind) == "text" else kind)
+
+
+def as_text(column: str, there: str) -> str:
+    """A value of PostgreSQL's type `there` as the text that DuckDB makes of it, as far as the two differ in much."""
+    if there in ("real", "double precision"):
+        return f"CASE WHEN {column}::text ~ '^-?[0-9]+$' THEN {column}::text || '.0' ELSE {column}::text END"
+    return f"{column}::text"
 
 
 def table_name(name: str) -> str:

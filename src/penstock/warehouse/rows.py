@@ -1,12 +1,14 @@
-"""The rows of a load's parts as one table."""
+"""The rows of a load's parts as one table, and those of a part that are not in the warehouse yet."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from penstock.warehouse.base import OBJECT, LoadPart
+from penstock.warehouse.base import OBJECT, ROW, LoadPart
 
 # Of parts smaller than this, to copy all into one costs less than to read the many.
 _SMALL_PART = 10_000
@@ -23,3 +25,13 @@ def together(parts: Sequence[LoadPart], tables: Sequence[pa.Table]) -> pa.Table:
     if rows.num_rows < _SMALL_PART * len(filled):
         rows = rows.combine_chunks()
     return rows.append_column(OBJECT, objects)
+
+
+def missing(part: LoadPart, there: pa.ChunkedArray) -> LoadPart:
+    """The part without the rows, good and rejected, whose numbers are `there` already."""
+    kept = there.combine_chunks()
+
+    def rest(rows: pa.Table) -> pa.Table:
+        return rows.filter(pc.invert(pc.is_in(rows.column(ROW), value_set=kept)))
+
+    return replace(part, rows=rest(part.rows), rejected=rest(part.rejected))
