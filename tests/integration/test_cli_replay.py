@@ -25,6 +25,8 @@ from penstock.ledger.facts import Story
 from penstock.ledger.tables import objects
 from penstock.model import Delivery, ObjectRef, Outcome, Stat, State, Via
 from penstock.project import FOLDERS
+from penstock.warehouse.duckdb import DuckDBWarehouse
+from tests.conformance.warehouses import part
 
 RUN = "0f9d0b3e-6a0c-4b86-9d4e-2f8f6c9b1a11"
 PREFECT = "http://127.0.0.1:4200"
@@ -77,12 +79,12 @@ class Desk:
         ]
         assert self.ledger.arrivals.record(seen, Via.BUCKET) == (len(keys) if dataset else 0)
 
-    def end(self, state: State, reason: str | None = None) -> list[ObjectRef]:
+    def end(self, state: State, reason: str | None = None, rejected: int = 0) -> list[ObjectRef]:
         """What is pending is claimed and ends so."""
         lease = self.ledger.work.acquire("sales", holder="x", ttl=timedelta(seconds=30))
         assert lease is not None
         refs = self.ledger.work.claim(lease, run=RUN, max_objects=10_000, max_bytes=10**9)
-        outcomes = [Outcome(ref=ref, state=state, rows=2, reason=reason) for ref in refs]
+        outcomes = [Outcome(ref=ref, state=state, rows=2, rejected=rejected, reason=reason) for ref in refs]
         self.ledger.work.settle(lease, outcomes, run=RUN)
         assert self.ledger.work.finish(lease)
         return refs
@@ -448,3 +450,62 @@ def test_a_user_without_a_name(lost: type[Exception], monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("penstock.cli.replay.getpass.getuser", fail)
     assert who().startswith(f"uid {os.getuid()}@")
+
+
+def test_only_rejected_rows(desk: Desk) -> None:
+    """Of what is loaded that which has rejected rows goes back, and what waits as a whole is told of beside."""
+    desk.arrive("sales/bad.csv")
+    desk.end(State.LOADED, rejected=3)
+    desk.arrive("sales/good.csv")
+    desk.end(State.LOADED)
+    desk.arrive("sales/whole.csv")
+    desk.end(State.QUARANTINED, "all bad")
+    assert "3 that were rejected" in desk.run("why", "sales/bad.csv").output.replace("\n", " ")
+
+    assert desk.facts("replay", "--rejected", "--dataset", "sales", "--dry-run")["would_replay"] == 1
+    done = desk.run("replay", "--rejected", "--dataset", "sales")
+    assert done.exit_code == 0
+    assert "replayed: 1 of sales (landing/sales/bad.csv@1)" in done.stdout
+    assert "1 of sales in quarantine as a whole. To load them: penstock replay --dataset sales" in done.stderr
+    assert desk.states() == {
+        "sales/bad.csv": State.PENDING, "sales/good.csv": State.LOADED, "sales/whole.csv": State.QUARANTINED
+    }  # fmt: skip
+    assert "only its rejected rows" in desk.run("why", "sales/bad.csv").output.replace("\n", " ")
+    assert [ref.only_rejected for ref in desk.end(State.LOADED)] == [True]
+
+    none = desk.run("replay", "--rejected", "--dataset", "sales")
+    assert none.exit_code == 0
+    assert "has rejected rows" in none.stdout
+    refused = desk.run("replay", "--rejected", "sales/good.csv")
+    assert refused.exit_code == 1
+    assert "none of its rows was rejected" in refused.stderr
+    for besides in (["--force"], ["--state", "loaded"]):
+        assert desk.run("replay", "--rejected", "--dataset", "sales", *besides).exit_code == 2
+    assert "--rejected" not in desk.run("quarantine", "replay", "--help").output
+
+
+def test_why_rows_were_rejected(desk: Desk) -> None:
+    """By check, column and, where neither tells, reason: how many, and the first of each with its place and text."""
+    assert desk.run("quarantine", "rejected", "sales").output == "No row of sales was rejected.\n"
+    warehouse = DuckDBWarehouse(desk.folder / ".penstock" / "warehouse.duckdb", wait_seconds=5)
+    bad = [
+        (2, 3, "check few", "[x],50", None, "few"),
+        (3, 4, "id: not BIGINT: y", "y,1", "id", None),
+        (4, 5, "id: not BIGINT: z", "z,1", "id", None),
+        (5, None, "bad quoting", '"', None, None),
+    ]
+    one = part("a.csv", {"id": [1]}, rejected=bad)
+    lease = desk.ledger.work.acquire("sales", holder="x", ttl=timedelta(seconds=30))
+    assert lease is not None
+    warehouse.load("sales", [("id", "BIGINT")], [one], token=lease.token, run=RUN, now=desk.now)
+
+    found = desk.facts("quarantine", "rejected", "sales")
+    assert [(each["check"], each["column"], each["rows"], each["line"], each["raw"]) for each in found] == [
+        (None, "id", 2, 4, "y,1"),
+        ("few", None, 1, 3, "[x],50"),
+        (None, None, 1, None, '"'),
+    ]
+    shown = desk.run("quarantine", "rejected", "sales").output
+    for word in ("few", "id: not BIGINT: y", "landing/sales/a.csv@1:3", "[x],50", "penstock replay --rejected"):
+        assert word in shown
+    assert desk.run("quarantine", "rejected", "other").exit_code == 1

@@ -13,7 +13,7 @@ from jsonschema import validate
 from penstock import events
 from penstock.automations.samples import BEGIN, sample
 from penstock.ledger.arrivals import Seen
-from penstock.model import OutboxEvent, State, Via
+from penstock.model import Column, OutboxEvent, Schema, State, Via
 from penstock.outbox.relay import Relay
 from tests.conformance.ledgers import PROJECT, Bench, declared, delivery, sqlite_bench, stat
 
@@ -58,6 +58,8 @@ def test_the_payloads_are_those_of_the_emitters(bench: Bench) -> None:
     first, second, _ = bench.claim(lease)
     bench.settle(lease, first)
     bench.settle(lease, second, state=State.QUARANTINED, reason="1 of 2 rows are bad")
+    schema = Schema(version=1, columns=(Column(name="id", original="id", type="BIGINT"),))
+    bench.ledger.schemas.remember("each", "csv", schema, cause="first object")
     assert bench.ledger.checked.lost([first], what="its rows are gone") == 1
     relay.run_once()
 

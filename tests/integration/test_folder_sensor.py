@@ -375,10 +375,10 @@ def test_what_is_recorded_is_not_recorded_again_when_the_ledger_goes_away_next(
     class Leaves(Arrivals):
         """A ledger that forgets nothing once it has recorded something."""
 
-        def record(self, seen: Any, via: Any) -> int:
+        def record(self, seen: Any, via: Any, **how: Any) -> int:
             """As the real one."""
             given.extend(one.stat.key for one in seen)
-            return super().record(seen, via)
+            return super().record(seen, via, **how)
 
         def forget_refusal(self, key: str) -> None:
             """Not now."""

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import pytest
 
+from penstock import events
 from penstock.declarations import Dataset
 from penstock.errors import DeclarationError
 from penstock.model import State
@@ -145,6 +146,94 @@ def test_without_a_word_values_are_rescued(works: Works) -> None:
     works.drain()
     rescued = [text and json.loads(text) for text in works.rows("_penstock_rescued")]
     assert rescued == [{"country": "DE", "City Name": "Ulm"}, None, None]
+
+
+def test_a_value_that_does_not_fit_makes_text(works: Works) -> None:
+    """The table's values from before become their text, and those of the same batch, before and after, are text too."""
+    put(works, ("1.csv", csv_of(1, 2)))
+    works.drain()
+    put(works, ("2.csv", csv_of(3)), ("3.csv", b"id,name\nA-4,x\n"), ("4.csv", csv_of(5)))
+    assert works.drain().outcomes == {"loaded": 3}
+    assert works.rows() == ["1", "2", "3", "5", "A-4"]
+    assert column_types(works)["id"] == "VARCHAR"
+    assert works.rows("count(*)", "sales__rejected") == [0]
+    (_, second) = works.parts.ledger.schemas.versions("sales")
+    assert second.cause == "id became text: landing/sales/3.csv@1".replace("landing", works.parts.bucket)
+
+
+def test_what_a_check_goes_by_stays(works: Works) -> None:
+    """Its rows that do not fit are put aside, and the table keeps its type."""
+    works.dataset = replace(works.dataset, checks={"positive": "id > 0"})
+    put(works, ("1.csv", csv_of(1)))
+    works.drain()
+    put(works, ("2.csv", b"id,name\nA-4,x\n5,y\n"))
+    works.drain()
+    assert (works.rows(), column_types(works)["id"]) == ([1, 5], "BIGINT")
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["one-batch", "two"])
+@pytest.mark.parametrize(
+    ("schema", "kind", "rows"),
+    [("rescue", "BIGINT", [2, 2**53 + 1]), ("evolve", "VARCHAR", ["1.5", "2", str(2**53 + 1)])],
+    ids=["rescue", "evolve"],
+)
+def test_a_long_number_from_before_is_not_rounded(
+    works: Works, schema: Literal["rescue", "evolve"], kind: str, rows: list[Any], together: bool
+) -> None:
+    """Fractions that come later are put aside, or all become text; what was learned of it is remembered."""
+    works.dataset = replace(works.dataset, schema=schema)
+    put(works, ("1.csv", f"id,name\n{2**53 + 1},a\n".encode()))
+    if not together:
+        works.drain()
+    put(works, ("2.csv", b"id,name\n1.5,b\n2,c\n"))
+    works.drain()
+    assert (works.rows(), column_types(works)["id"]) == (rows, kind)
+    versions = works.parts.ledger.schemas.versions("sales")
+    assert versions[-1].schema.dialect["long"] == ["id"]
+    assert "id holds numbers that fractions would round" in versions[-1].cause
+    put(works, ("3.csv", b"id,name\n2.5,b\n"))
+    works.drain()
+    assert len(works.parts.ledger.schemas.versions("sales")) == len(versions)
+
+
+def test_a_frozen_schema_is_not_widened(works: Works) -> None:
+    """Numbers that would have to be wider are refused, with the column's name; other misfits are put aside as ever."""
+    works.dataset = replace(works.dataset, schema="freeze")
+    put(works, ("1.csv", csv_of(1)))
+    works.drain()
+    put(works, ("2.csv", b"id,name\n1.5,b\n2,c\n"), ("3.csv", b"id,name\nx,b\n3,c\n"))
+    assert works.drain().outcomes == {"quarantined": 1, "loaded": 1}
+    (story,) = works.parts.ledger.facts.by_state(State.QUARANTINED)
+    assert (story.key, story.reason) == (
+        "sales/2.csv",
+        "the schema is frozen, and would have to be wider: id BIGINT → DOUBLE",
+    )
+    assert (works.rows(), column_types(works)["id"], latest(works).version) == ([1, 3], "BIGINT", 1)
+
+
+def test_another_spelling_is_no_new_column(works: Works) -> None:
+    """Case, spaces and signs of a header make no column, in whatever mode."""
+    put(works, ("1.csv", b"Order ID,Unit Price\n1,2\n"))
+    works.drain()
+    for number, mode in enumerate(("evolve", "rescue", "freeze")):
+        works.dataset = replace(works.dataset, schema=mode)  # type: ignore[arg-type]
+        put(works, (f"{mode}.csv", f"unit-price,order_id\n3,{number + 2}\n".encode()))
+        assert works.drain().outcomes == {"loaded": 1}
+    assert works.rows("order_id, unit_price") == [(1, 2), (2, 3), (3, 3), (4, 3)]
+    assert works.rows("count(*) FILTER (WHERE _penstock_rescued IS NOT NULL)") == [0]
+    assert latest(works).version == 1
+
+
+def test_every_version_is_told(works: Works) -> None:
+    """Others learn of a schema, and of each change, once it is loaded."""
+    put(works, ("1.csv", csv_of(1)))
+    works.drain()
+    put(works, ("2.csv", MORE), ("3.csv", b"id,name\n1.5,x\n"))
+    works.drain()
+    told = [event for event in works.parts.ledger.outbox.unsent(100) if event.name == events.SCHEMA_CHANGED]
+    assert [(event.payload["before"], event.payload["version"]) for event in told] == [(0, 1), (1, 2)]
+    assert [one["name"] for one in told[1].payload["added"]] == ["country", "city_name"]
+    assert told[1].payload["widened"] == [{"name": "id", "from": "BIGINT", "to": "DOUBLE"}]
 
 
 @pytest.mark.parametrize(

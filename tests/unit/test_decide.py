@@ -45,7 +45,7 @@ def test_replace_supersedes_what_waits(state: State, versioned: bool) -> None:
     found = decide_arrival(known(state), "b", "replace", versioned=versioned)
     assert found is not None
     assert (found.number, found.state) == (4, State.PENDING)
-    assert found.supersedes == (7 if state in (State.PENDING, State.QUARANTINED) else None)
+    assert found.supersedes == (7 if state in (State.WAITING, State.PENDING, State.QUARANTINED) else None)
 
 
 @pytest.mark.parametrize("versioned", [True, False])
@@ -55,7 +55,7 @@ def test_append_keeps_what_can_still_be_read(state: State, versioned: bool) -> N
     found = decide_arrival(known(state), "b", "append", versioned=versioned)
     assert found is not None
     assert found.state is State.PENDING
-    waits = state in (State.PENDING, State.QUARANTINED)
+    waits = state in (State.WAITING, State.PENDING, State.QUARANTINED)
     assert found.supersedes == (7 if waits and not versioned else None)
 
 

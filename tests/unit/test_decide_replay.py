@@ -9,12 +9,12 @@ import pytest
 
 from penstock.cli.quarantine import run_link
 from penstock.cli.replay import since
-from penstock.ledger.decide import Candidate, OnOverwrite, ReplayVerdict, decide_replay
+from penstock.ledger.decide import Again, Candidate, OnOverwrite, ReplayVerdict, decide_replay
 from penstock.model import State
 
 ENDS = (State.QUARANTINED, State.MISSING, State.EMPTY, State.IGNORED)
 GOES = ReplayVerdict()
-AGAIN = ReplayVerdict(again=True)
+AGAIN = ReplayVerdict(again=Again.OVER_ITS_ROWS)
 
 
 def candidate(state: State, on_overwrite: OnOverwrite | None = "replace", **changes: object) -> Candidate:
@@ -100,6 +100,25 @@ def test_ignore_keeps_to_the_first() -> None:
     assert decide_replay(candidate(State.IGNORED, "ignore", older=frozenset({State.MISSING})), force=False) == GOES
     newer = frozenset({State.IGNORED})
     assert decide_replay(candidate(State.LOADED, "ignore", newer=newer), force=True) == AGAIN
+
+
+def test_only_rejected_rows_of_what_is_loaded() -> None:
+    """Without force; whatever has no rows in the table, or none to mend, is refused, and so is what was overwritten."""
+    bad = candidate(State.LOADED, rejected=1)
+    assert decide_replay(bad, force=False, only_rejected=True) == ReplayVerdict(again=Again.ONLY_REJECTED)
+    says = {
+        State.LOADED: "none of its rows was rejected",
+        State.PENDING: "waits for a run",
+        State.CLAIMED: "a run has it",
+        State.SUPERSEDED: "put the file again",
+        **dict.fromkeys((*ENDS, State.WAITING), "without --rejected"),
+    }
+    assert set(says) == set(State)
+    for state, why in says.items():
+        found = candidate(state, rejected=0 if state is State.LOADED else 1)
+        assert why in str(decide_replay(found, force=False, only_rejected=True).refused), state
+    newer = replace(bad, newer=frozenset({State.LOADED}))
+    assert "newer generation" in str(decide_replay(newer, force=False, only_rejected=True).refused)
 
 
 def test_since() -> None:
