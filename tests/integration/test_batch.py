@@ -86,7 +86,7 @@ class Works:
             batch.fetch()
             batch.check()
             batch.load()
-            report.add(*batch.settle())
+            report.add(*batch.settle(), batch.counts)
             batch.clean()
 
     def rows(self, columns: str = "id", table: str = "") -> list[Any]:

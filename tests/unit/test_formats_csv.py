@@ -74,11 +74,11 @@ def test_bad_rows_never_take_good_ones_along(rd: Read, sales: Schema) -> None:
     assert found.rows.column("_penstock_row").to_pylist() == [1, 6, 8]
     assert found.total == 8
     assert [tuple(row.values()) for row in found.rejected.to_pylist()] == [
-        (2, 3, "id: not BIGINT: q", "q,b,3"),
-        (3, 4, "too few fields", "3,c"),
-        (4, 5, "too many fields", "4,d,5,6"),
-        (5, 6, "bad quoting", '5,"x"y,6'),
-        (7, 9, "too many fields", "7,g,8,9"),
+        (2, 3, "id: not BIGINT: q", "q,b,3", "id", None),
+        (3, 4, "too few fields", "3,c", None, None),
+        (4, 5, "too many fields", "4,d,5,6", None, None),
+        (5, 6, "bad quoting", '5,"x"y,6', None, None),
+        (7, 9, "too many fields", "7,g,8,9", None, None),
     ]
 
 

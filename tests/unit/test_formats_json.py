@@ -86,9 +86,9 @@ def test_ndjson_lines(files: _Files) -> None:
     assert found.rows.column("a").to_pylist() == [1, 5]
     assert found.rows.column("_penstock_row").to_pylist() == [1, 5]
     assert [tuple(row.values()) for row in found.rejected.to_pylist()] == [
-        (2, 3, "not JSON", "not json"),
-        (3, 4, "not a JSON object", "[1]"),
-        (4, 5, "a: not BIGINT: x", '{"a":"x"}'),
+        (2, 3, "not JSON", "not json", None, None),
+        (3, 4, "not a JSON object", "[1]", None, None),
+        (4, 5, "a: not BIGINT: x", '{"a":"x"}', "a", None),
     ]
 
 

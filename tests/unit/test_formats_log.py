@@ -78,9 +78,9 @@ def test_a_line_that_does_not_match_is_put_aside(tmp_path: Path) -> None:
     found = load(tmp_path, f"{COMMON}\n\nnonsense, and more\n{COMMON} \n  \n{COMMON} more\n{COMMON[:-4]}x\n")
     assert found.rows.column("_penstock_row").to_pylist() == [1, 4]
     assert [tuple(row.values()) for row in found.rejected.to_pylist()] == [
-        (3, 3, "does not match the pattern", "nonsense, and more"),
-        (6, 6, "does not match the pattern", f"{COMMON} more"),
-        (7, 7, "does not match the pattern", f"{COMMON[:-4]}x"),
+        (3, 3, "does not match the pattern", "nonsense, and more", None, None),
+        (6, 6, "does not match the pattern", f"{COMMON} more", None, None),
+        (7, 7, "does not match the pattern", f"{COMMON[:-4]}x", None, None),
     ]
     assert found.total == 5
 

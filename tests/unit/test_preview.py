@@ -18,10 +18,11 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 from rich.text import Text
 
+from penstock.checks import Check, matches, row_count
 from penstock.cli.preview import preview
 from penstock.cli.previewing import Preview, Target, checks_in, first_rows, look, preview_facts, target_of
 from penstock.cli.show_preview import one_line, preview_lines, row_lines, text_table
-from penstock.declarations import Dataset
+from penstock.declarations import Dataset, Ready
 from penstock.errors import DeclarationError, Unreadable
 from penstock.model import Column, Schema, State
 
@@ -109,6 +110,60 @@ def test_where_nothing_tells_the_dataset() -> None:
 def test_checks_that_a_reason_names(reason: str, failed: set[str]) -> None:
     """The checks at the end of a reason, whatever words the value before them holds."""
     assert checks_in(reason, ["positive", "small"]) == failed
+
+
+def test_what_else_a_dataset_declares(tmp_path: Path) -> None:
+    """Checks with what they do, over rows and over the file, rows passed over, and columns by path and function."""
+    dataset = Dataset(
+        name="sales",
+        where="quantity <> 9",
+        write="merge",
+        key=["item"],
+        partitions=["day"],
+        columns={"day": "DATE"},
+        ready=Ready(beside=".ctl"),
+        checks={
+            "small": Check("quantity < 2", "warn"),
+            "enough": row_count(2),
+            "complete": matches("count(*)", "rows"),
+        },
+        transform=lambda rows: rows.append_column("extra", rows["quantity"]),
+    )
+    target = Target(dataset=dataset, why="as asked", key="sales/day=2026-03-01/a.csv")
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"item,quantity\na,1\nb,2\n,3\nc,9\n")
+    alone = look(path, target, lambda form: None)
+    assert (alone.state, alone.filtered) == (State.LOADED, 1)
+    assert alone.notes == [
+        "there is no control file a.csv.ctl beside it, without which a run would refuse it: not asked"
+    ]
+    assert {one.name: (one.made_from, one.typed) for one in alone.columns} == {
+        "item": ("item", "inferred"),
+        "quantity": ("quantity", "inferred"),
+        "day": ("day=… in its key", "path"),
+        "extra": ("transform", "transform"),
+    }
+    (tmp_path / "a.csv.ctl").write_text("rows=5")
+    found = look(path, target, lambda form: None)
+    assert (found.state, found.reason) == (
+        State.QUARANTINED,
+        "check complete: count(*) is 2, and its control file says rows 5",
+    )
+    shown = " ".join(told(found, width=150).split())
+    assert "small quantity < 2 a warning 2 " in shown
+    assert "enough count(*) >= 2 quarantine holds " in shown
+    assert "complete count(*) = its rows quarantine count(*) is 2, and its control file says rows 5" in shown
+    assert "1 of 4 rows are passed over by where" in shown
+    facts = preview_facts(found, 1)
+    assert facts["filtered"] == 1
+    assert facts["first_rejected"][0] | {"raw": None} == {
+        "row": 3,
+        "line": None,
+        "reason": "check key",
+        "raw": None,
+        "column": "item",
+        "check": "key",
+    }
 
 
 def test_columns_rows_checks_and_verdict(tmp_path: Path) -> None:
@@ -327,7 +382,8 @@ def test_standard_input_has_a_name(project: Path) -> None:
     result = run(project, "-", "--name", "sales/a.csv.gz", "--json", stdin=gzip.compress(b"quantity\n1\n-1\n"))
     facts = json.loads(result.output)
     assert (facts["dataset"], facts["format"], facts["verdict"]) == ("sales", "csv", "loaded")
-    assert facts["checks"] == [{"name": "positive", "predicate": "quantity > 0", "failing": 1}]
+    positive = {"name": "positive", "predicate": "quantity > 0", "failing": 1}
+    assert facts["checks"] == [positive | {"severity": "row", "over": "row", "told": None}]
     assert facts["schema"]["from"] == "file"
     assert run(project, "-", "--name", "a.tsv", "--dataset", "sales", stdin=b"quantity\n1\n").exit_code == 0
 

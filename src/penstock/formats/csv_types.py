@@ -39,7 +39,10 @@ _COUNTS = {
     "endless": r"regexp_full_match(lower(@), '\s*-?inf(inity)?\s*')",
 }
 # DuckDB takes a column of `Infinity`, or of `epoch`, for one of dates.
-_DATED = {"DATE": ("filled", "worded", "endless"), "TIMESTAMP": ("filled", "worded", "endless")}
+_DATED: dict[str, tuple[str, ...]] = {
+    "DATE": ("filled", "worded", "endless"),
+    "TIMESTAMP": ("filled", "worded", "endless"),
+}
 # What a column of a type is looked at for, where decimal commas may be and where they may not: the rest is 0.
 _FORMS_OF: dict[bool, dict[str, tuple[str, ...]]] = {
     False: _DATED | {"BIGINT": ("filled", "whole", "zero"), "DOUBLE": ("filled", "zero", "lossy")},
