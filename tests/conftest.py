@@ -21,7 +21,7 @@ _LONGEST = [
     "tests/acceptance/test_outside.py",
     "tests/acceptance/test_soak.py",
     "tests/acceptance/test_compose_processes.py",
-    "tests/acceptance/test_new.py",
+    "tests/acceptance/test_new_project.py",
     "tests/acceptance/test_bench.py",
     "tests/acceptance/test_webhook_fuzz.py",
     "tests/acceptance/test_webhook_kill.py",

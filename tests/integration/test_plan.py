@@ -359,7 +359,7 @@ class Cut(BaseException):
 @pytest.mark.parametrize(
     "ways",
     [
-        pytest.param(lambda number: [number % 2 == 0], id="one way each", marks=pytest.mark.slow),
+        pytest.param(lambda number: [number % 2 == 0], id="one way each", marks=[pytest.mark.slow, pytest.mark.long]),
         pytest.param(lambda number: [False, True], id="both ways", marks=[pytest.mark.slow, pytest.mark.long]),
     ],
 )

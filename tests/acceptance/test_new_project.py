@@ -145,12 +145,14 @@ def test_the_wheel_is_the_engine_alone(ground: Ground) -> None:
         assert f"penstock/{needed}" in names
 
 
+@pytest.mark.long
 def test_a_new_project_passes_its_own_test(shop: Installed) -> None:
     """As it was generated, in its own environment, with pytest alone."""
     done = _run([shop.uv, "run", "pytest", "-q"], shop.folder, shop.env)
     assert "2 passed" in done.stdout
 
 
+@pytest.mark.long
 def test_files_become_tables(shop: Installed) -> None:
     """The example and a file of one's own, for which one command was needed, are loaded on arrival."""
     shutil.copy(shop.folder / "examples" / "sales.csv", shop.inbox / "sales")
@@ -162,6 +164,7 @@ def test_files_become_tables(shop: Installed) -> None:
     assert shop.facts("query", "SELECT sum(amount) AS total FROM orders") == [{"total": 30.75}]
 
 
+@pytest.mark.long
 def test_nobody_may_post_without_the_secret(shop: Installed) -> None:
     """The webhook that comes with the project refuses what is not signed."""
     address = f"http://127.0.0.1:{shop.made()['PENSTOCK_PORT']}/hooks/sales"
