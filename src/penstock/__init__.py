@@ -12,6 +12,7 @@ from penstock.checks import Check, accepted, matches, not_null, row_count, uniqu
 from penstock.declarations import Backfill, Bucket, Dataset, Folder, Ready
 from penstock.dialects import Csv, Excel
 from penstock.errors import PenstockError
+from penstock.own_flows import Deployment
 from penstock.sources import Chosen, Emit, Source, dataset_by_path, dataset_by_template
 from penstock.verification import (
     DeliveryId,
@@ -56,8 +57,10 @@ if TYPE_CHECKING:
         when_failing,
         when_silent,
     )
+    from penstock.flows.claim import claim
+    from penstock.flows.exchange import keep, kept, land, query
 
-# These need Prefect, whose import takes a second: they are loaded when first used.
+# These need Prefect or Arrow, whose imports take their time: they are loaded when first used.
 _LATE = {
     "Automation": "penstock.automations.define",
     "ByName": "penstock.automations.define",
@@ -79,6 +82,11 @@ _LATE = {
     "on_quarantined": "penstock.automations.everyday",
     "when_failing": "penstock.automations.everyday",
     "when_silent": "penstock.automations.everyday",
+    "claim": "penstock.flows.claim",
+    "keep": "penstock.flows.exchange",
+    "kept": "penstock.flows.exchange",
+    "land": "penstock.flows.exchange",
+    "query": "penstock.flows.exchange",
 }
 
 __all__ = [
@@ -91,6 +99,7 @@ __all__ = [
     "Csv",
     "Dataset",
     "DeliveryId",
+    "Deployment",
     "Emit",
     "Excel",
     "Folder",
@@ -103,6 +112,7 @@ __all__ = [
     "basic",
     "bearer",
     "call_webhook",
+    "claim",
     "dataset_by_path",
     "dataset_by_template",
     "github",
@@ -110,6 +120,9 @@ __all__ = [
     "id_field",
     "id_header",
     "id_of_body",
+    "keep",
+    "kept",
+    "land",
     "matches",
     "not_null",
     "notify",
@@ -121,6 +134,7 @@ __all__ = [
     "pause_work_pool",
     "pause_work_queue",
     "prefect_secret",
+    "query",
     "resume_automation",
     "resume_deployment",
     "resume_work_pool",

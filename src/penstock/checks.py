@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from penstock.errors import DeclarationError
+from penstock.nearest import did_you_mean
 
 Severity = Literal["warn", "row", "object"]
+_SEVERITIES = get_args(Severity)
 
 
 @dataclass(frozen=True)
@@ -29,18 +31,23 @@ class Check:
     control: str | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.predicate, str) or not self.predicate.strip():
-            raise DeclarationError(f"a check is an SQL predicate such as 'quantity > 0', not {self.predicate!r}")
-        if self.over not in ("row", "object"):
-            raise DeclarationError(f"check {self.predicate!r}: over {self.over!r} must be 'row' or 'object'")
         if self.severity is None:
             object.__setattr__(self, "severity", self.over)
-        if self.severity not in ("warn", "row", "object"):
-            raise DeclarationError(f"check {self.predicate!r}: severity {self.severity!r}: use warn, row or object")
+
+    def wrong(self) -> str | None:
+        """Why it cannot be asked; None when it can. The dataset says it, which knows the check's name."""
+        if not isinstance(self.predicate, str) or not self.predicate.strip():
+            return f"an SQL predicate such as 'quantity > 0' is wanted, not {self.predicate!r}"
+        if self.over not in ("row", "object"):
+            return f"over {self.over!r} must be 'row' or 'object'{did_you_mean(self.over, ('row', 'object'))}"
+        if self.severity not in _SEVERITIES:
+            near = did_you_mean(self.severity, _SEVERITIES)
+            return f"severity {self.severity!r}: use warn, row or object{near}"
         if self.over == "object" and self.severity == "row":
-            raise DeclarationError(f"check {self.predicate!r} is over the object, which has no row to put aside")
+            return f"{self.predicate!r} is over the object, which has no row to put aside: severity='object' or 'warn'"
         if self.control is not None and self.over != "object":
-            raise DeclarationError(f"check {self.predicate!r}: a control file tells of an object: over='object'")
+            return f"{self.predicate!r}: a control file tells of an object: over='object'"
+        return None
 
 
 def not_null(column: str, *, severity: Severity = "row") -> Check:
@@ -72,8 +79,15 @@ def accepted(column: str, values: Sequence[str | int | float | bool | None], *, 
 
 def row_count(at_least: int = 0, at_most: int | None = None, *, severity: Severity = "object") -> Check:
     """An object has so many good rows, both bounds included."""
-    most = f" AND count(*) <= {int(at_most)}" if at_most is not None else ""
-    return Check(f"count(*) >= {int(at_least)}{most}", severity, over="object")
+    bounds = [bound for bound in (at_least, at_most) if bound is not None]
+    if any(type(bound) is not int or bound < 0 for bound in bounds):
+        raise DeclarationError(f"row_count({at_least!r}, {at_most!r}): bounds are numbers of rows, from 0 on")
+    if at_most is None and not at_least:
+        raise DeclarationError("row_count() is true of every object: say at_least=1, at_most=…, or both")
+    if at_most is not None and at_least > at_most:
+        raise DeclarationError(f"row_count: at_least={at_least} is more than at_most={at_most}, which no object has")
+    most = f" AND count(*) <= {at_most}" if at_most is not None else ""
+    return Check(f"count(*) >= {at_least}{most}", severity, over="object")
 
 
 def matches(expression: str, control: str, *, severity: Severity = "object") -> Check:
@@ -82,6 +96,8 @@ def matches(expression: str, control: str, *, severity: Severity = "object") -> 
 
 
 def _quoted(name: str) -> str:
+    if not isinstance(name, str) or not name:
+        raise DeclarationError(f"a column is named by a text, not by {name!r}: not_null('id'), unique('id', 'day')")
     return '"' + name.replace('"', '""') + '"'
 
 

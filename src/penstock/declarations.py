@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from penstock.checks import Check
 from penstock.dialects import LOG_PATTERNS, Csv, Excel, wrong_pattern
 from penstock.errors import DeclarationError
-from penstock.model import NAME, RESERVED_PREFIX
+from penstock.model import RESERVED_PREFIX
+from penstock.options import wrong_name, wrong_option, wrong_prefix
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,7 +40,7 @@ class Ready:
 
     def __post_init__(self) -> None:
         said = [text for text in (self.beside, self.folder, self.manifest) if text is not None]
-        if len(said) != 1 or not said[0]:
+        if len(said) != 1 or not isinstance(said[0], str) or not said[0]:
             raise DeclarationError("ready: say one of beside='.done', folder='_SUCCESS', manifest='*.manifest'")
         if "/" in (self.beside or "") + (self.folder or ""):
             raise DeclarationError(f"ready: {said[0]!r} is the end of a key, or a name in a folder, and has no '/'")
@@ -68,12 +69,8 @@ class Backfill:
             raise DeclarationError(f"backfill: order {self.order!r} must be 'newest' or 'oldest'")
         if self.per_minute is not None and (type(self.per_minute) is not int or self.per_minute < 1):
             raise DeclarationError(f"backfill: per_minute {self.per_minute!r} must be a number of objects, from 1 on")
-        if self.prefix is not None and _is_wrong_prefix(self.prefix):
-            raise DeclarationError(f"backfill: prefix {self.prefix!r} must look like 'archive/sales/'")
-
-
-def _is_wrong_prefix(prefix: str) -> bool:
-    return not prefix.endswith("/") or prefix.startswith("/") or ".." in prefix.split("/")
+        if self.prefix is not None and (wrong := wrong_prefix(self.prefix, "archive/sales/")):
+            raise DeclarationError(f"backfill: {wrong}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,25 +141,23 @@ class Dataset:
     retain_days: float | None = None
 
     def __post_init__(self) -> None:
-        if not NAME.match(self.name):
-            raise DeclarationError(f"dataset name {self.name!r}: use a-z, 0-9 and _, beginning with a letter")
+        if wrong := wrong_name("name", self.name):
+            raise DeclarationError(f"dataset {wrong}")
         if self.name.endswith("__rejected"):
             raise DeclarationError(f"dataset name {self.name!r}: the ending __rejected is penstock's own")
+        self._check_kinds()
+        if wrong := wrong_option(vars(self)):
+            raise DeclarationError(f"dataset {self.name}: {wrong}")
         if not self.prefix:
             object.__setattr__(self, "prefix", f"{self.name}/")
-        if _is_wrong_prefix(self.prefix):
-            raise DeclarationError(f"dataset {self.name}: prefix {self.prefix!r} must look like 'folder/'")
+        if wrong := wrong_prefix(self.prefix, "folder/"):
+            raise DeclarationError(f"dataset {self.name}: {wrong}")
         if self.prefix.startswith(RESERVED_PREFIX):
             raise DeclarationError(f"dataset {self.name}: the prefix {RESERVED_PREFIX!r} is penstock's own")
         self._check_schema()
-        self._check_options()
         self._check_pattern()
         self._check_writing()
-        self._check_checks()
-        if not 0 <= self.threshold <= 1:
-            raise DeclarationError(f"dataset {self.name}: threshold {self.threshold} is a share, from 0 to 1")
-        if self.retain_days is not None and self.retain_days <= 0:
-            raise DeclarationError(f"dataset {self.name}: retain_days must be more than 0, or None to keep for ever")
+        self._check_control()
         if self.max_attempts < LEAST_ATTEMPTS:
             raise DeclarationError(
                 f"dataset {self.name}: max_attempts must be at least {LEAST_ATTEMPTS}: a failing batch is split until "
@@ -170,8 +165,8 @@ class Dataset:
             )
         for what, names in self._names():
             for name in names:
-                if not (isinstance(name, str) and NAME.match(name)):
-                    raise DeclarationError(f"dataset {self.name}: {what} name {name!r}: use a-z, 0-9 and _")
+                if wrong := wrong_name(f"{what} name", name):
+                    raise DeclarationError(f"dataset {self.name}: {wrong}")
 
     def _names(self) -> tuple[tuple[str, Any], ...]:
         return (
@@ -198,13 +193,15 @@ class Dataset:
         }
 
     def _check_writing(self) -> None:
-        for what, names in (("key", self.key), ("partitions", self.partitions)):
-            if isinstance(names, str):
-                raise DeclarationError(f"dataset {self.name}: {what} is a list of columns: [{names!r}]")
-        if self.write not in ("append", "merge", "replace_partition"):
-            raise DeclarationError(f"dataset {self.name}: write {self.write!r}: use append, merge or replace_partition")
-        if (self.write == "merge") != bool(self.key):
-            raise DeclarationError(f"dataset {self.name}: write='merge' and key=[…] go together")
+        if self.write == "merge" and not self.key:
+            raise DeclarationError(
+                f"dataset {self.name}: write='merge' and key=[…] go together: add key=[\"id\"], with the columns that "
+                "say which row it is"
+            )
+        if self.key and self.write != "merge":
+            raise DeclarationError(
+                f"dataset {self.name}: write='merge' and key=[…] go together: add write=\"merge\", or leave out key"
+            )
         if self.order_by is not None and self.write != "merge":
             raise DeclarationError(f"dataset {self.name}: order_by says which row of a key stays, with write='merge'")
         if self.write == "replace_partition" and not self.partitions:
@@ -214,19 +211,24 @@ class Dataset:
                 f"dataset {self.name}: with write={self.write!r} rows are not appended; leave on_overwrite out"
             )
 
-    def _check_checks(self) -> None:
-        for name, check in self.checks.items():
-            if not isinstance(check, Check):
-                Check(check)
-            elif check.control is not None and (self.ready is None or self.ready.beside is None):
+    def _check_control(self) -> None:
+        for name, check in self.object_checks.items():
+            if check.control is not None and (self.ready is None or self.ready.beside is None):
                 raise DeclarationError(
                     f"dataset {self.name}: check {name} asks for a control file: ready=Ready(beside='.ctl') says where"
                 )
 
-    def _check_options(self) -> None:
-        for name, found, wanted in (("csv", self.csv, Csv), ("excel", self.excel, Excel)):
-            if not isinstance(found, wanted):
-                raise DeclarationError(f"dataset {self.name}: {name} must be {wanted.__name__}(…), not {found!r}")
+    def _check_kinds(self) -> None:
+        ready = "Ready(beside='.done'), Ready(folder='_SUCCESS') or Ready(manifest='*.manifest')"
+        old = "Backfill(prefix='archive/') or Backfill(before=datetime(…, tzinfo=UTC))"
+        for what, found, kind, wanted in (
+            ("csv", self.csv, Csv, "Csv(delimiter=';')"),
+            ("excel", self.excel, Excel, "Excel(sheet='Orders')"),
+            ("ready", self.ready, Ready | None, ready),
+            ("backfill", self.backfill, Backfill | None, old),
+        ):
+            if not isinstance(found, kind):
+                raise DeclarationError(f"dataset {self.name}: {what} must be {wanted}, not {found!r}")
 
     def _check_pattern(self) -> None:
         if (self.pattern is not None) != (self.format == "log"):
@@ -241,8 +243,6 @@ class Dataset:
             raise DeclarationError(f"dataset {self.name}: pattern {self.pattern!r}: {wrong}")
 
     def _check_schema(self) -> None:
-        if self.schema not in ("rescue", "evolve", "freeze"):
-            raise DeclarationError(f"dataset {self.name}: schema {self.schema!r}: use rescue, evolve or freeze")
         if self.schema == "evolve" and self.select:
             raise DeclarationError(
                 f"dataset {self.name}: select keeps the columns that it names, so that none can be added; leave out "

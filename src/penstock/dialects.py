@@ -32,7 +32,8 @@ class Csv:
 
     `delimiter` and `quote` are one character each; `quote=""` means that nothing is quoted.
     `encoding` is one of Python's names (`windows-1252`); a byte order mark overrides it.
-    `decimal` is `","` where `1.234,56` is a number; unsaid, columns whose values all are such are numbers as well.
+    `decimal` is `","` where `1.234,56` is a number, and `"."` where `1,234.56` is one; unsaid, columns whose values all
+    are like the first are numbers as well.
     `header` says whether the first line names the columns; a list are the names of columns that have no such line.
     `skip` is how many lines come before the header, or the first record.
     `null` are the texts that mean no value, beside the empty one.
@@ -50,6 +51,9 @@ class Csv:
     timestamp: str | None = None
 
     def __post_init__(self) -> None:
+        for what in ("delimiter", "quote", "encoding", "date", "timestamp"):
+            if not isinstance(found := getattr(self, what), str | None):
+                raise DeclarationError(f"csv: {what} {found!r} must be a text")
         if self.delimiter is not None and (len(self.delimiter) != 1 or self.delimiter in '\r\n"\x1d'):
             raise DeclarationError(f"csv: delimiter {self.delimiter!r} must be one character, such as ';'")
         if self.quote and (len(self.quote) != 1 or self.quote in "\r\n\x1d" or self.quote == self.delimiter):

@@ -85,11 +85,21 @@ def prefixes(dataset: Dataset) -> tuple[str, ...]:
 
 
 def may_overlap(one: Dataset, other: Dataset) -> bool:
-    """Whether there may be a key that both take, and that is data to one of them.
+    """Whether there may be a key that both take, and that is data or a manifest to one of them.
 
-    A marker or manifest that two datasets share is no overlap: it is there for both.
+    A marker that two datasets share is no overlap: it is there for both. A manifest is read by the one that takes it.
     """
-    return _meet(_data(one), _data(other)) or _meet(_data(one), _signals(other)) or _meet(_signals(one), _data(other))
+    return (
+        _meet(_data(one), _data(other))
+        or _meet(_data(one), _signals(other))
+        or _meet(_signals(one), _data(other))
+        or share_manifests(one, other)
+    )
+
+
+def share_manifests(one: Dataset, other: Dataset) -> bool:
+    """Whether there may be a manifest of one that is a manifest, or a marker, of the other."""
+    return _meet(_manifests(one), _signals(other)) or _meet(_signals(one), _manifests(other))
 
 
 def globs_meet(one: str, other: str) -> bool:
@@ -136,12 +146,36 @@ def _steps(glob: str) -> Iterator[_Step]:
             at += 1
 
 
-_REGEX = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-
-
 @lru_cache(maxsize=1024)
 def _pattern(glob: str) -> re.Pattern[str]:
-    return re.compile("".join(re.escape(text) if plain else _REGEX[text] for text, plain in _steps(glob)), re.DOTALL)
+    """What takes time in the length of a key only: keys are what senders choose, and a glob may have many stars.
+
+    What stands between two stars, or between two `**/`, is taken where it comes first, and that is final (`(?>`): since
+    the second one is any text, or any folders, taking a later place never helps.
+    """
+    runs: list[list[str]] = [[]]
+    *folders, last = glob.split("/")
+    for folder in folders:
+        if folder == "**":
+            runs.append([])
+        else:
+            runs[-1].append(_segment(folder) + "/")
+    first, *others = ("".join(run) for run in runs)
+    end = ".*" if last == "**" else _segment(last)
+    if not others:
+        return re.compile(first + end, re.DOTALL)
+    *middle, rest = others
+    between = "".join(f"(?>(?:.*?/)??{run})" for run in middle if run)
+    return re.compile(f"{first}{between}(?:.*/)?{rest}{end}", re.DOTALL)
+
+
+def _segment(glob: str) -> str:
+    """The expression of what lies between two slashes."""
+    first, *others = (re.escape(text).replace(r"\?", "[^/]") for text in glob.split("*"))
+    if not others:
+        return first
+    *middle, last = others
+    return first + "".join(f"(?>[^/]*?{text})" for text in middle if text) + "[^/]*" + last
 
 
 def _data(dataset: Dataset) -> list[tuple[str, str]]:
@@ -159,6 +193,10 @@ def _signals(dataset: Dataset) -> list[tuple[str, str]]:
         return [(prefix, glob + ready.beside) for prefix, glob in _data(dataset)]
     glob = f"**/{ready.folder}" if ready.folder is not None else str(ready.manifest)
     return [(prefix, glob) for prefix in prefixes(dataset)]
+
+
+def _manifests(dataset: Dataset) -> list[tuple[str, str]]:
+    return _signals(dataset) if dataset.ready is not None and dataset.ready.manifest is not None else []
 
 
 def _meet(some: list[tuple[str, str]], others: list[tuple[str, str]]) -> bool:

@@ -87,6 +87,17 @@ class Landing:
         faults.point("landing.file_after_put")
         return stat
 
+    def put(self, key: str, data: BinaryIO, size: int) -> bool:
+        """Put what a flow made and record it; returns whether it was new, since the same bytes again are not.
+
+        Raises Refused for a key that cannot be or that no dataset takes, and Transient; a flow that tries again does no
+        harm.
+        """
+        if self.dataset_for(key) is None:
+            raise Refused(no_dataset(key, self._datasets))
+        self._store.put(self._bucket, key, data, size)
+        return self.seen(self._bucket, [key], Via.FLOW) > 0
+
     def _seen(self, stat: Stat) -> Seen:
         dataset = self.dataset_for(stat.key)
         return Seen(stat=stat, dataset=dataset, untaken=None if dataset else no_dataset(stat.key, self._datasets))

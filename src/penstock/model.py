@@ -17,6 +17,8 @@ NAME = re.compile(r"^[a-z][a-z0-9_]{0,62}\Z")
 # Keys under this prefix belong to penstock: webhook envelopes live here, and only the delivery path registers them.
 RESERVED_PREFIX = "_penstock/"
 ENVELOPE_PREFIX = RESERVED_PREFIX + "deliveries/"
+# What flows keep for themselves, by project: no data, and never read by penstock.
+KEPT_PREFIX = RESERVED_PREFIX + "kept/"
 
 # The `bucket` of what was refused before it ever became an object, such as a symlink in the inbox.
 REFUSED_BUCKET = "(inbox)"
@@ -47,6 +49,7 @@ class Via(StrEnum):
     NOTIFICATION = "notification"
     WEBHOOK = "webhook"
     SWEEP = "sweep"
+    FLOW = "flow"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,13 +181,17 @@ class Schema:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one object of a claim. `rows` loaded, `rejected` rows put aside, `reason` unless loaded."""
+    """What became of one object of a claim. `rows` loaded, `rejected` rows put aside, `reason` unless loaded.
+
+    `note` is what its history says besides of what was loaded.
+    """
 
     ref: ObjectRef
     state: State
     rows: int = 0
     rejected: int = 0
     reason: str | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Loads a project's four folders: sorted, explicit exports, errors that name the file.
 
-`flows/*.py` export `DATASET`, `sensors/*.py` export `SENSOR`, `webhook/*.py` export `SOURCE`
+`flows/*.py` export `DATASET`, `DEPLOYMENTS` or both, `sensors/*.py` export `SENSOR`, `webhook/*.py` export `SOURCE`
 (`app.py` excepted), `automations/*.py` export `AUTOMATIONS`. Files that begin with `_` are the project's own.
 """
 
@@ -17,10 +17,12 @@ from typing import Any
 
 from penstock.declarations import Bucket, Dataset, Folder
 from penstock.errors import DeclarationError
-from penstock.keys import may_overlap, prefixes, wrong_glob
+from penstock.keys import may_overlap, prefixes, share_manifests, wrong_glob
 from penstock.model import RESERVED_PREFIX
+from penstock.own_flows import OwnFlow, check_own_flows, own_flows
 from penstock.source_lines import line_of
 from penstock.sources import Source
+from penstock.unknown_names import unknown_name
 
 FOLDERS = ("flows", "sensors", "webhook", "automations")
 
@@ -39,6 +41,9 @@ class Project:
     declared_in: Mapping[str, str] = field(default_factory=dict)
     # The file below `root` in which each dataset is declared, by its name.
     dataset_files: Mapping[str, Path] = field(default_factory=dict)
+    own_flows: tuple[OwnFlow, ...] = ()
+    # The name of the flow that takes what is new in a dataset, in the place of `ingest`.
+    consumers: Mapping[str, str] = field(default_factory=dict)
 
     def dataset(self, name: str) -> Dataset:
         """The dataset of that name. Raises DeclarationError naming those that there are."""
@@ -74,10 +79,12 @@ def load_project(root: Path, *, only: Sequence[str] = FOLDERS) -> Project:
     sensors: list[Folder | Bucket] = []
     sources: list[Source] = []
     automations: list[Any] = []
+    own: list[OwnFlow] = []
     declared_in: dict[str, str] = {}
     if "flows" in only:
         for path, module in _modules(root, "flows"):
-            datasets += [(path, dataset) for dataset in _exported(path, module, "DATASET", Dataset)]
+            own += _own_flows(path, module)
+            datasets += [(path, dataset) for dataset in _datasets(path, module)]
     if "sensors" in only:
         for path, module in _modules(root, "sensors"):
             sensors += _exported(path, module, "SENSOR", (Folder, Bucket))
@@ -92,6 +99,7 @@ def load_project(root: Path, *, only: Sequence[str] = FOLDERS) -> Project:
     _check_datasets(root, datasets)
     if "flows" in only:
         _check_sources(sources, {dataset.name for _, dataset in datasets})
+    dataset_files = {dataset.name: path for path, dataset in datasets}
     return Project(
         root=root,
         datasets=tuple(dataset for _, dataset in datasets),
@@ -100,7 +108,9 @@ def load_project(root: Path, *, only: Sequence[str] = FOLDERS) -> Project:
         sources=tuple(sources),
         automations=tuple(automations),
         declared_in=declared_in,
-        dataset_files={dataset.name: path for path, dataset in datasets},
+        dataset_files=dataset_files,
+        own_flows=tuple(own),
+        consumers=check_own_flows(own, dataset_files),
     )
 
 
@@ -116,7 +126,8 @@ def _modules(root: Path, folder: str, *, besides: str = "") -> list[tuple[Path, 
         except DeclarationError as error:
             raise DeclarationError(f"{_where(path, shown)}: {error}") from error
         except Exception as error:
-            raise DeclarationError(f"{_where(path, shown)}: {type(error).__name__}: {error}") from error
+            said = unknown_name(error) or f"{type(error).__name__}: {error}"
+            raise DeclarationError(f"{_where(path, shown)}: {said}") from error
         if Path(module.__file__ or "").resolve() != path.resolve():
             raise DeclarationError(
                 f"{shown} cannot be imported as {name}: {module.__file__} has that name already. Rename one of them"
@@ -131,9 +142,23 @@ def _where(path: Path, shown: Path) -> str:
     return f"{shown}:{lines[-1]}" if lines else str(shown)
 
 
+def _datasets(path: Path, module: ModuleType) -> list[Any]:
+    if hasattr(module, "DEPLOYMENTS") and not hasattr(module, "DATASET"):
+        return []
+    return _exported(path, module, "DATASET", Dataset)
+
+
+def _own_flows(path: Path, module: ModuleType) -> list[OwnFlow]:
+    if not hasattr(module, "DEPLOYMENTS"):
+        return []
+    (found,) = _exported(path, module, "DEPLOYMENTS", (list, tuple))
+    return own_flows(path, module, found)
+
+
 def _exported(path: Path, module: ModuleType, name: str, kind: type[Any] | tuple[type[Any], ...]) -> list[Any]:
     if not hasattr(module, name):
-        raise DeclarationError(f"{path} exports no {name}; a file that is none of penstock's begins with _")
+        either = " and no DEPLOYMENTS" if name == "DATASET" else ""
+        raise DeclarationError(f"{path} exports no {name}{either}; a file that is none of penstock's begins with _")
     value = getattr(module, name)
     if not isinstance(value, kind):
         wanted = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
@@ -167,8 +192,15 @@ def _check_datasets(root: Path, found: Sequence[tuple[Path, Dataset]]) -> None:
                     file,
                     "match" if one.match is not None else "prefix",
                     f"datasets {one.name} and {other.name} ({earlier}) overlap: {_taken(one)} and {_taken(other)}; "
-                    "an object belongs to one dataset: give one another prefix, or both a match='…'",
+                    f"an object belongs to one dataset: give one another prefix, or both {_apart(one, other)}",
                 )
+
+
+def _apart(one: Dataset, other: Dataset) -> str:
+    """What would tell the objects of two datasets apart."""
+    if share_manifests(one, other):
+        return "another manifest='…', since a manifest is read for one dataset"
+    return "a match='…'"
 
 
 def _taken(dataset: Dataset) -> str:

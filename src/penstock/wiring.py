@@ -46,8 +46,11 @@ def open_ledger(settings: Settings) -> Ledger:
     return ledger
 
 
-def open_warehouse(settings: Settings) -> Warehouse:
-    """The warehouse; nothing is opened until it is used. Raises SettingsError when its URL cannot be used."""
+def open_warehouse(settings: Settings, *, wait_seconds: float = 60) -> Warehouse:
+    """The warehouse; nothing is opened until it is used. Raises SettingsError when its URL cannot be used.
+
+    `wait_seconds` is how long somebody else who holds it is waited for.
+    """
     # Sensors and webhook never load, and need not wait for DuckDB.
     if url := settings.warehouse_url.get_secret_value():
         if not url.startswith(("postgresql://", "postgres://", "postgresql+psycopg://")):
@@ -56,10 +59,10 @@ def open_warehouse(settings: Settings) -> Warehouse:
             from penstock.warehouse.postgres import PostgresWarehouse
         except ImportError as error:
             raise SettingsError(f"no PostgreSQL driver ({error}); install penstock[postgres]") from None
-        return PostgresWarehouse(url)
+        return PostgresWarehouse(url, wait_seconds=wait_seconds)
     from penstock.warehouse.duckdb import DuckDBWarehouse
 
-    return DuckDBWarehouse(settings.warehouse)
+    return DuckDBWarehouse(settings.warehouse, wait_seconds=wait_seconds)
 
 
 def open_landing(settings: Settings, project: Project, store: ObjectStore, ledger: Ledger) -> Landing:

@@ -13,7 +13,7 @@ from alembic.config import Config
 from sqlalchemy import inspect
 from sqlalchemy.exc import IntegrityError
 
-from penstock.declarations import Dataset
+from penstock.declarations import Backfill, Dataset
 from penstock.ledger import Ledger
 from penstock.ledger.database import HEAD
 from penstock.ledger.replay import Selection
@@ -85,6 +85,22 @@ def test_the_same_bytes_come_back_as_what_they_are(bench: Bench, dataset: Datase
     assert (row.generation, row.state, row.version_id, row.changed_at) == (1, "loaded", "v2", bench.clock.now)
     assert bench.arrive("sales/1", version="v2", dataset=dataset) == 0
     assert retire(bench) == 1
+
+
+def test_an_old_object_comes_back_as_old_as_it_was(bench: Bench) -> None:
+    """Retained, back with the same bytes and replayed, it still counts as arrived when it was written."""
+    old = replace(SALES, backfill=Backfill(before=START + timedelta(seconds=1)))
+    bench.arrive("sales/1", dataset=old)
+    load(bench)
+    bench.clock.forward(1000)
+    assert retire(bench) == 1
+    bench.arrive("sales/1", dataset=old)
+    (row,) = bench.rows()
+    assert (row.backlog, row.modified_at) == (1, START)
+    again = Selection(keys=("sales/1",))
+    assert bench.ledger.replay.replay(again, datasets=[old], force=True, by="me").moved == 1
+    (ref,) = bench.claim(bench.take())
+    assert ref.arrived_at == START
 
 
 def test_only_what_counts_comes_back(bench: Bench) -> None:

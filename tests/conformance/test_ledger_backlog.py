@@ -155,7 +155,21 @@ class TestOrder:
         lease = bench.take()
         found = [[(ref.key, ref.generation) for ref in claim(bench, lease, NEWEST, most=8)] for _ in range(3)]
         first, second, other = [("sales/a", 1)], [("sales/a", 2)], [("archive/sales/1", 1)]
-        assert found == ([first + second, other, []] if newer == "new" else [first, other + second, []])
+        assert found == ([first + second, other, []] if newer == "new" else [other + first, second, []])
+
+    def test_an_old_one_stays_old_when_its_overwrite_is_claimed(self, bench: Bench) -> None:
+        """Claimed with what overwrote it, it still counts as arrived when it was written, then and later."""
+        arrive_old(bench, 5, key="sales/a")
+        bench.arrive("sales/b")
+        arrive_old(bench, 0, key="sales/a", generation=2)
+        with bench.ledger.database.write() as connection:
+            connection.execute(objects.update().where(objects.c.generation == 2).values(backlog=0))
+        lease = bench.take()
+        refs = claim(bench, lease, NEWEST)
+        moments = [("sales/a", START - timedelta(days=5)), ("sales/b", START), ("sales/a", START)]
+        assert [(ref.key, ref.arrived_at) for ref in refs] == moments
+        bench.ledger.work.abandon(lease, reason="Boom: x", run="r1", blame=False)
+        assert [row.backlog for row in bench.rows()] == [1, 0, 0]
 
     def test_an_old_one_arrived_when_it_was_written(self, bench: Bench) -> None:
         """By what arrivals are compared, an old object comes before what is new, whichever was recorded first."""

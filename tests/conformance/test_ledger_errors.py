@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import traceback
 from collections.abc import Iterator
 from datetime import timedelta
@@ -11,8 +12,9 @@ import pytest
 from sqlalchemy import insert
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from penstock.errors import LedgerUnavailable
 from penstock.ledger.rejections import Rejected, _row
-from penstock.ledger.tables import rejections
+from penstock.ledger.tables import announced, rejections
 from tests.conformance.ledgers import BACKENDS, MAKERS, START, Bench
 
 SENT = "what-somebody-sent"
@@ -46,3 +48,13 @@ def test_an_error_of_the_database_holds_no_values(bench: Bench) -> None:
         assert SENT not in said
         assert SENT.encode().hex() not in said
         assert isinstance(caught.value, DBAPIError)
+
+
+def test_what_postgres_cannot_hold_does_not_pass_for_an_outage(tmp_path: Path) -> None:
+    """A text that is too long for an index will be so the next time: it is not to be tried for ever."""
+    long = "".join(hashlib.sha256(str(number).encode()).hexdigest() for number in range(140))
+    with MAKERS["postgres"](tmp_path / "ledger") as bench:
+        with pytest.raises(DBAPIError) as caught, bench.ledger.database.write() as connection:
+            connection.execute(insert(announced), {"bucket": "b", "key": long, "manifest": "m"})
+        assert not isinstance(caught.value, LedgerUnavailable)
+        assert long not in str(caught.value)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from penstock import events
+from penstock.errors import LeaseLost
 from penstock.model import Column, OutboxEvent, Schema
 from tests.conformance.ledgers import BACKENDS, MAKERS, PROJECT, START, Bench
 
@@ -108,3 +110,24 @@ class TestSchemas:
         (event,) = told(bench)
         assert event.payload["columns"] == 1000
         assert len(str(event.payload)) < 100_000
+
+    def test_what_is_proposed_counts_once_it_is_loaded(self, bench: Bench) -> None:
+        """Until then it is no version; the last proposal counts, and only that of who holds the dataset."""
+        schemas = bench.ledger.schemas
+        lease = bench.ledger.work.acquire("sales", holder="a", ttl=timedelta(seconds=30))
+        assert lease is not None
+        schemas.propose(lease, {"csv": (MORE, "first object"), "json": (MORE, "first object")}, proof=["b/1@1"])
+        schemas.propose(lease, {"csv": (FIRST, "first object")}, proof=["b/1@1", "b/2@1"])
+        assert (schemas.proposed("sales"), schemas.proposed("weather")) == (["b/1@1", "b/2@1"], [])
+        assert (schemas.latest("sales", "csv"), schemas.versions("sales"), told(bench)) == (None, [], [])
+        schemas.conclude(lease, loaded=True)
+        assert [(one.form, one.schema) for one in schemas.versions("sales")] == [("csv", FIRST)]
+        assert (len(told(bench)), schemas.proposed("sales")) == (1, [])
+        schemas.propose(lease, {"csv": (MORE, "new columns city")}, proof=["b/3@1"])
+        schemas.conclude(lease, loaded=False)
+        assert (schemas.latest("sales", "csv"), schemas.proposed("sales")) == (FIRST, [])
+        bench.ledger.work.release(lease)
+        with pytest.raises(LeaseLost):
+            schemas.propose(lease, {"csv": (MORE, "new columns city")}, proof=["b/3@1"])
+        with pytest.raises(LeaseLost):
+            schemas.conclude(lease, loaded=True)

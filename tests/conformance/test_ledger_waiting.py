@@ -8,16 +8,18 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import pytest
 
 from penstock import events
 from penstock.declarations import Backfill, Dataset, Ready
+from penstock.ledger import waiting
 from penstock.ledger.arrivals import Seen
 from penstock.ledger.replay import Selection
 from penstock.ledger.waiting import MARKER, MARKER_REMOVED
 from penstock.model import State, Via
-from tests.conformance.ledgers import BACKENDS, MAKERS, START, Bench, declared, delivery, stat
+from tests.conformance.ledgers import BACKENDS, MAKERS, PROJECT, START, Bench, declared, delivery, stat
 from tests.conformance.test_ledger_growth import recorded, scans
 
 DONE = declared("sales", ready=Ready(beside=".done"))
@@ -328,6 +330,63 @@ class TestDeclaredSince:
         assert states(bench) == ["pending", "pending", "ignored"]
         assert bench.woken() == ["sales"]
 
+    def test_what_waits_may_be_a_marker_by_now(self, bench: Bench) -> None:
+        """It waits for nothing any more: it is left alone, as any marker file, and what asks for it gets it."""
+        record(bench, DONE, "sales/d/_SUCCESS", "sales/d/a")
+        assert bench.ledger.arrivals.adopt([FOLDER]) == 0
+        assert [(row.state, row.reason) for row in bench.rows()] == [("ignored", MARKER), ("pending", None)]
+        record(bench, FOLDER, "sales/d/b")
+        assert states(bench) == ["ignored", "pending", "pending"]
+
+
+class TestManyAtOnce:
+    """A marker that more waits for than one transaction moves."""
+
+    @pytest.fixture(autouse=True)
+    def steps(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Two at a time."""
+        monkeypatch.setattr(waiting, "_STEP", 2)
+        monkeypatch.setattr(waiting, "_PAUSE_SECONDS", 0.001)
+
+    def test_they_are_released_in_steps(self, bench: Bench) -> None:
+        """Every one, whichever of several markers it waits for, and no step moves more than it may."""
+        record(bench, FOLDER, *(f"sales/d/{number}" for number in range(5)), "sales/e/0", "sales/other/0")
+        record(bench, FOLDER, "sales/d/_SUCCESS", "sales/e/_SUCCESS")
+        assert states(bench) == ["pending"] * 6 + ["waiting"] + ["ignored"] * 2
+        assert bench.woken() == ["sales"]
+        told = announced(bench)
+        assert max(map(len, told)) == 2
+        assert sorted(key for keys in told for key in keys) == [
+            *(f"sales/d/{number}" for number in range(5)),
+            "sales/e/0",
+        ]
+
+    def test_the_sweep_goes_on_where_one_was_cut_short(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A crash between two steps strands nothing; but a marker that was removed since counts no more."""
+        record(bench, FOLDER, *(f"sales/d/{number}" for number in range(5)))
+        whole, steps = waiting._release, iter([True])
+
+        def dies(*given: Any) -> int:
+            if not next(steps, False):
+                raise KeyboardInterrupt
+            return whole(*given)
+
+        monkeypatch.setattr(waiting, "_release", dies)
+        with pytest.raises(KeyboardInterrupt):
+            record(bench, FOLDER, "sales/d/_SUCCESS")
+        monkeypatch.setattr(waiting, "_release", whole)
+        assert states(bench) == ["pending"] * 2 + ["waiting"] * 3 + ["ignored"]
+        remove(bench, "sales/d/_SUCCESS")
+        assert bench.ledger.arrivals.adopt([FOLDER]) == 0
+        steps = iter([])
+        monkeypatch.setattr(waiting, "_release", dies)
+        with pytest.raises(KeyboardInterrupt):
+            record(bench, FOLDER, "sales/d/_SUCCESS")
+        monkeypatch.setattr(waiting, "_release", whole)
+        assert bench.ledger.arrivals.adopt([FOLDER]) == 3
+        assert states(bench) == ["pending"] * 5 + ["missing", "ignored"]
+        assert bench.ledger.arrivals.adopt([FOLDER]) == 0
+
 
 class TestMoments:
     """When something arrived, and was written."""
@@ -364,6 +423,7 @@ def test_no_question_reads_a_whole_table(bench: Bench) -> None:
         record(bench, DONE, f"sales/{number}")
     with recorded(bench) as sent:
         record(bench, DONE, "sales/new", "sales/3.done")
+        waiting.release_rest(bench.ledger.database, PROJECT, [("landing", "sales/3.done")], {})
         record(bench, LISTED, "sales/x")
         name(bench, "sales/4", "sales/x")
         remove(bench, "sales/5", "sales/3.done")

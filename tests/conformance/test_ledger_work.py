@@ -360,6 +360,49 @@ class TestFinish:
         assert bench.ledger.work.finish(lease)
 
 
+class TestRelease:
+    """Letting go with something left, as a flow of one's own does after one batch."""
+
+    def test_what_is_left_is_asked_for(self, bench: Bench) -> None:
+        """A wake-up is outstanding where something can be claimed, and none where nothing can, or only later."""
+        lease = bench.take()
+        bench.ledger.work.release(lease)
+        assert bench.woken() == []
+        bench.arrive("sales/1")
+        lease = bench.take(holder="two")
+        assert bench.woken() == []
+        bench.ledger.work.release(lease)
+        assert bench.woken() == ["sales"]
+        lease = bench.take(holder="three")
+        assert not lease.taken_over
+        give_back(bench, lease, bench.claim(lease))
+        bench.ledger.work.release(lease)
+        assert bench.woken() == [], "it is asked for when the back-off ends"
+
+    def test_an_arrival_at_the_same_time_is_never_forgotten(self, bench: Bench) -> None:
+        """However it and an arrival meet, a wake-up is there."""
+        second = bench.open()
+        for n in range(20):
+            lease = bench.take(holder=f"run {n}")
+            bench.settle(lease, *bench.claim(lease))
+            with ThreadPoolExecutor(2) as pool:
+                arrived = pool.submit(bench.arrive, f"sales/{n}")
+                let_go = pool.submit(second.work.release, lease)
+            assert arrived.result() == 1
+            let_go.result()
+            assert bench.woken() == ["sales"]
+        second.close()
+
+    def test_who_lost_the_lease_lets_go_of_nothing(self, bench: Bench) -> None:
+        """It is the next holder's by then."""
+        lease = bench.take()
+        bench.clock.forward(TTL.total_seconds() + 1)
+        bench.take(holder="two")
+        with pytest.raises(LeaseLost):
+            bench.ledger.work.release(lease)
+        assert bench.acquire(holder="three") is None
+
+
 class TestAbandon:
     """Runs that fail."""
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import date, datetime, time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 
 from penstock.warehouse.base import LoadPart, LoadResult, Write
-from penstock.warehouse.widening import Widening, widening
+from penstock.widening import Widening, bound, widening
 from tests.conformance.warehouses import COLUMNS, MAKERS, NOW, WarehouseBench, part
 
 Load = Callable[..., LoadResult]
@@ -72,11 +75,45 @@ WIDENED: list[Any] = [
     ("VARCHAR", pa.array(["x"]), "BIGINT", pa.array([7]), ["x", "7"]),
     ("DOUBLE", pa.array([1.5]), "BIGINT", pa.array([7]), [1.5, 7.0]),
     ("VARCHAR", pa.array(["x"]), "BIGINT[]", pa.array([[1, 2]]), ["x", "[1,2]"]),
+    ("BIGINT", pa.array([1]), "DECIMAL(10,2)", pa.array([Decimal("1.50")]), [Decimal(1), Decimal("1.50")]),
+    (
+        "DECIMAL(10,2)",
+        pa.array([Decimal("1.00")], pa.decimal128(10, 2)),
+        "DECIMAL(12,4)",
+        pa.array([Decimal("1.2567")], pa.decimal128(12, 4)),
+        [Decimal("1.0000"), Decimal("1.2567")],
+    ),
+    (
+        "DECIMAL(10,4)",
+        pa.array([Decimal("2.5")], pa.decimal128(10, 4)),
+        "BIGINT",
+        pa.array([2**62]),
+        [Decimal("2.5"), Decimal(2**62)],
+    ),
+    ("DOUBLE", pa.array([1.5]), "BIGINT", pa.array([2**60 + 1]), ["1.5", "1152921504606846977"]),
+    (
+        "DOUBLE",
+        pa.array([1.5]),
+        "DECIMAL(38,2)",
+        pa.array([Decimal("12345678901234567890.11")], pa.decimal128(38, 2)),
+        ["1.5", "12345678901234567890.11"],
+    ),
+    ("DOUBLE", pa.array([1.5]), "DECIMAL(38,2)", pa.array([Decimal("2.25")], pa.decimal128(38, 2)), [1.5, 2.25]),
+    ("BIGINT", pa.array([5]), "BOOLEAN", pa.array([True]), ["5", "true"]),
+    (
+        "TIME",
+        pa.array([time(1)]),
+        "TIMESTAMP",
+        pa.array([datetime(2026, 1, 1, 5)]),  # noqa: DTZ001
+        ["01:00:00", "2026-01-01 05:00:00"],
+    ),
 ]
 
 
 @pytest.mark.parametrize(
-    ("before", "old", "after", "new", "found"), WIDENED, ids=[f"{row[0]} {row[2]} {len(row[4])}" for row in WIDENED]
+    ("before", "old", "after", "new", "found"),
+    WIDENED,
+    ids=[f"{row[0]} {row[2]} {number}" for number, row in enumerate(WIDENED)],
 )
 def test_a_column_becomes_wider_and_loses_nothing(
     bench: WarehouseBench, load: Load, before: str, old: pa.Array, after: str, new: pa.Array, found: list[Any]
@@ -99,6 +136,53 @@ def test_whatever_was_nested_becomes_json(bench: WarehouseBench, load: Load) -> 
     assert found == ['{"x":1,"y":["a",null]}', "text", '{"x":1,"y":["a",null]}']
 
 
+def test_a_struct_with_another_field_loses_none(bench: WarehouseBench, load: Load) -> None:
+    """Where fields differ, the column is JSON."""
+    load(part("a.csv", {"v": pa.array([{"a": 1}])}), columns=(("v", "STRUCT(a BIGINT)"),))
+    load(part("b.csv", {"v": pa.array([{"a": 1, "b": 2}])}), columns=(("v", "STRUCT(a BIGINT, b BIGINT)"),))
+    found = [value if isinstance(value, dict) else json.loads(value) for value in values(bench)]
+    assert found == [{"a": 1}, {"a": 1, "b": 2}]
+
+
+KINDS = [
+    *("BOOLEAN", "TINYINT", "UTINYINT", "SMALLINT", "INTEGER", "UINTEGER", "BIGINT", "UBIGINT", "HUGEINT", "FLOAT"),
+    *("DOUBLE", "DECIMAL(4,2)", "DECIMAL(38,10)", "DATE", "TIME", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "VARCHAR"),
+    *("JSON", "UUID", "BLOB", "BIGINT[]", "STRUCT(a BIGINT)"),
+]
+# Of each type the extreme values.
+EXTREMES = {
+    "BOOLEAN": ["true"],
+    "TINYINT": ["-128", "127"],
+    "UTINYINT": ["255"],
+    "SMALLINT": ["-32768", "32767"],
+    "INTEGER": ["-2147483648", "2147483647"],
+    "UINTEGER": ["4294967295"],
+    "BIGINT": ["-9223372036854775808", "9223372036854775807"],
+    "UBIGINT": ["18446744073709551615"],
+    "DECIMAL(4,2)": ["99.99", "-0.01"],
+    "DECIMAL(38,10)": ["1234567890123456789012345678.0123456789"],
+    "DATE": ["2026-03-01"],
+    "TIME": ["12:34:56.789012"],
+    "TIMESTAMP": ["2026-03-01 12:34:56.789012"],
+}
+
+
+@pytest.mark.parametrize("there", sorted(EXTREMES))
+def test_nothing_is_lost_in_whatever_a_column_becomes(there: str) -> None:
+    """Of any two types, the extreme values of both come back from the type of the column; beyond `within`, as text."""
+    with duckdb.connect() as connection:
+        for wanted in KINDS:
+            found = widening(there, wanted)
+            kind = found.kind if found else there
+            limits = {there: found.within if found else None, wanted: bound(kind, wanted)}
+            for own in {there, wanted} & EXTREMES.keys():
+                for text in EXTREMES[own]:
+                    if limits[own] is not None and abs(Decimal(text)) > Decimal(limits[own] or 0):
+                        continue
+                    sql = f"SELECT CAST(CAST(v AS {kind}) AS {own}) = v FROM (SELECT CAST('{text}' AS {own}) AS v)"
+                    assert connection.execute(sql).fetchone() == (True,), (there, wanted, kind, text)
+
+
 @pytest.mark.parametrize(
     ("there", "wanted", "found"),
     [
@@ -113,6 +197,14 @@ def test_whatever_was_nested_becomes_json(bench: WarehouseBench, load: Load) -> 
         ("JSON", "VARCHAR", Widening(kind="VARCHAR")),
         ("TIMESTAMPTZ", "TIMESTAMP WITH TIME ZONE", None),
         ("DECIMAL(18,3)", "decimal(18,3)", None),
+        ("UTINYINT", "TINYINT", Widening(kind="SMALLINT")),
+        ("FLOAT", "INTEGER", Widening(kind="DOUBLE")),
+        ("DECIMAL(38,10)", "BIGINT", None),
+        ("DECIMAL(38,20)", "BIGINT", Widening(kind="VARCHAR")),
+        ("BIGINT", '"NULL"', None),
+        ('"NULL"', "BIGINT", Widening(kind="BIGINT")),
+        ("JSON", "BIGINT[]", None),
+        ("BIGINT", "JSON", Widening(kind="VARCHAR")),
     ],
 )
 def test_the_lattice_goes_one_way(there: str, wanted: str, found: Widening | None) -> None:
@@ -121,12 +213,15 @@ def test_the_lattice_goes_one_way(there: str, wanted: str, found: Widening | Non
 
 
 def test_what_a_column_is_called_in_the_data_is_kept(bench: WarehouseBench, load: Load) -> None:
-    """As a comment of a column that is made or added, where it is another name; later loads leave it alone."""
-    names = {"id": "Id No. 'x'", "name": "name", "price": "Preis €"}
+    """As a comment of a column that is made or added, where it is another name; later loads leave it alone.
+
+    A U+0000, which no database takes, is another sign there.
+    """
+    names = {"id": "Id No. 'x'", "name": "name", "price": "Preis\0€"}
     load(A, originals=names)
     load(part("b.csv", {"id": [3], "price": [1.5]}), columns=(*COLUMNS, ("price", "DOUBLE")), originals=names)
     load(part("c.csv", {"id": ["x"]}), columns=(("id", "VARCHAR"),), originals={"id": "otherwise"})
-    assert dict(rows(bench, COMMENTS[bench.kind])) == {"id": "Id No. 'x'", "price": "Preis €"}
+    assert dict(rows(bench, COMMENTS[bench.kind])) == {"id": "Id No. 'x'", "price": "Preis\ufffd€"}
 
 
 def test_a_rejected_row_names_column_and_check(bench: WarehouseBench, load: Load) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 from penstock import faults
-from penstock.errors import DeclarationError
+from penstock.errors import DeclarationError, DoesNotFit
 from penstock.warehouse.base import APPEND, LoadPart, LoadResult, Write
 from tests.conformance.warehouses import MAKERS, NOW, WarehouseBench, part
 
@@ -69,6 +70,7 @@ def test_a_key_that_arrives_again_takes_the_place_of_what_was_there(bench: Wareh
     assert bench.warehouse.damaged("sales") == []
     names = [f"landing/sales/{number}.csv@1" for number in (1, 2)]
     assert bench.warehouse.loaded(names) == dict.fromkeys(names, (2, 0))
+    assert bench.warehouse.gone([*names, "landing/sales/never.csv@1"]) == {names[0]: 1, names[1]: 0}
 
 
 def test_what_is_lost_from_a_merged_table_is_still_damage(bench: WarehouseBench, load: Load) -> None:
@@ -162,12 +164,49 @@ def test_a_table_that_was_appended_to_begins_to_merge(bench: WarehouseBench, loa
 
 
 def test_the_key_may_become_wider_while_it_merges(bench: WarehouseBench, load: Load) -> None:
-    """A number that became text is the same key as before."""
+    """A number that got a fraction is the same key as before."""
     load(arrived(1, [(1, "mo", 1), (2, "mo", 1)]))
-    text = part("t.csv", {"id": ["2", "x"], "day": ["tu", "tu"], "v": [2, 2]})
-    load(replace(text, ref=replace(text.ref, id=2, arrived_at=NOW)), columns=(("id", "VARCHAR"), *COLUMNS[1:]))
+    wider = part("t.csv", {"id": [2.0, 2.5], "day": ["tu", "tu"], "v": [2, 2]})
+    load(replace(wider, ref=replace(wider.ref, id=2, arrived_at=NOW)), columns=(("id", "DOUBLE"), *COLUMNS[1:]))
     load(arrived(3, [(1, "we", 3)]), columns=COLUMNS)
-    assert table(bench) == [("1", "we", 3), ("2", "tu", 2), ("x", "tu", 2)]
+    assert table(bench) == [(1.0, "we", 3), (2.0, "tu", 2), (2.5, "tu", 2)]
+    assert bench.warehouse.damaged("sales") == []
+
+
+@pytest.mark.parametrize(
+    ("write", "column", "kind", "value"),
+    [
+        (Write(key=("id",)), "id", "VARCHAR", "2"),
+        (Write(key=("id",)), "id", "BOOLEAN", True),
+        (Write(key=("id",), order_by="V"), "v", "VARCHAR", "10"),
+        (Write(partitions=("id",)), "id", "VARCHAR", "2"),
+        (Write(key=("day",)), "day", "DOUBLE", 1.0),
+        (Write(key=("id",), order_by="day"), "day", "BIGINT", 10),
+    ],
+    ids=["key", "key boolean", "order_by", "partitions", "text key", "text order_by"],
+)
+def test_what_rows_are_merged_by_does_not_become_text(
+    bench: WarehouseBench, load: Load, write: Write, column: str, kind: str, value: Any
+) -> None:
+    """As texts '10' is less than '9' and 1.0 is not 1: the load is refused with the column's name, nothing changes."""
+    load(arrived(1, [(1, "mo", 9)]), write=write)
+    values: dict[str, Sequence[Any]] = {"id": [1], "day": ["mo"], "v": [1], column: [value]}
+    other = part("t.csv", values)
+    with pytest.raises(DoesNotFit, match=column):
+        load(other, columns=tuple((name, kind if name == column else old) for name, old in COLUMNS), write=write)
+    assert table(bench) == [(1, "mo", 9)]
+    load(arrived(2, [(1, "mo", 10)]), write=write)
+    assert table(bench) == [(1, "mo", 10)]
+
+
+def test_a_key_too_long_for_an_index_stops_nobody(bench: WarehouseBench, load: Load) -> None:
+    """A row from before the table merged stays, and those after it are merged, index or not."""
+    endless = secrets.token_hex(9000)
+    load(arrived(1, [(1, endless, 1)]), write=APPEND)
+    by_day = Write(key=("day",))
+    load(arrived(2, [(2, "mo", 2)]), write=by_day)
+    load(arrived(3, [(3, "mo", 3), (3, endless, 3)]), write=by_day)
+    assert sorted(row[0::2] for row in table(bench)) == [(3, 3), (3, 3)]
     assert bench.warehouse.damaged("sales") == []
 
 

@@ -72,6 +72,23 @@ def test_only_what_is_not_there_is_added(bench: WarehouseBench, load: Load) -> N
         assert bench.warehouse.damaged("sales") == []
 
 
+def test_what_was_not_rejected_is_not_added(bench: WarehouseBench, load: Load) -> None:
+    """Records that were passed over when the object was loaded stay away, good or not."""
+    load(read([(1, 1, "x")], [2], mended=False))
+    load(read([(1, 1, "x"), (2, 2, "mended"), (3, 3, "passed over")], [4]))
+    assert state(bench) == ([(1, 1, "x"), (2, 2, "mended")], [], [(2, 0, 0)])
+
+
+def test_rejected_rows_are_told_with_line_and_text(bench: WarehouseBench, load: Load) -> None:
+    """By their numbers; none of another object, and none where there is no table."""
+    assert bench.warehouse.rejected("sales", NAME) == {}
+    assert bench.warehouse.columns("sales") == {}
+    load(read([(1, 1, "x")], [2, 3], mended=False))
+    assert bench.warehouse.rejected("sales", NAME) == {2: (None, "x"), 3: (None, "x")}
+    assert bench.warehouse.rejected("sales", "landing/sales/b.csv@1") == {}
+    assert bench.warehouse.columns("sales")["id"] == "BIGINT"
+
+
 def test_nothing_new_leaves_all_as_it_is(bench: WarehouseBench, load: Load) -> None:
     """Also where no row is good, and where none is in the table."""
     for rows, rejected in (([(1, 1, "x")], [2]), ([], [1, 2])):

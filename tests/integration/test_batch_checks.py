@@ -43,6 +43,10 @@ def reason(works: Works, key: str) -> str:
     return works.parts.stories(key)[0].reason or ""
 
 
+def history(works: Works, key: str) -> str:
+    return works.parts.stories(key)[0].facts[-1].detail
+
+
 def replay_rejected(works: Works) -> None:
     done = works.parts.ledger.replay.replay(
         Selection(dataset="sales", rejected=True), datasets=[works.dataset], force=False, by="a test"
@@ -76,6 +80,10 @@ class TestSeverities:
         assert works.rows() == [1, 3, 4]
         assert reason(works, "sales/c.csv") == "check never: 1 row fails id <> 7, the first in line 3"
         assert report.told() == {"filtered": 3, "warnings": {"small": 2, "many": 1}}
+        assert history(works, "sales/a.csv") == "2 rows, 1 rejected; 1 warned of by small; 1 passed over by where"
+        assert history(works, "sales/b.csv").startswith(
+            "1 rows, 0 rejected; 1 warned of by many; 1 warned of by small;"
+        )
         markdown = as_markdown("sales", report, 0.1)
         assert "3 rows were passed over by `where`." in markdown
         assert "| small | 2 |" in markdown
@@ -283,7 +291,10 @@ class TestEventTimes:
             least=datetime(2026, 3, 1, 10, tzinfo=UTC), greatest=datetime(2026, 3, 1, 12, tzinfo=UTC), late=0
         )
         works.parts.arrive("sales/b.csv", b"id,at\n5,2026-03-01 10:59:59\n6,2026-03-01 11:00\n7,2026-02-01 00:00\n")
+        works.parts.arrive("sales/c.csv", b"id,at\n8,2026-03-01 11:00\n")
         second = works.drain()
+        assert history(works, "sales/b.csv") == "3 rows, 0 rejected; 2 late"
+        assert history(works, "sales/c.csv") == "1 rows, 0 rejected"
         assert second.told()["event_times"] == {
             "least": "2026-02-01T00:00:00+00:00",
             "greatest": "2026-03-01T11:00:00+00:00",

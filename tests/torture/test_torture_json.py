@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 
+from penstock import Dataset
+from penstock.formats import infer, read, read_together
 from tests.torture.trying import tried
 
 DEEP = 10_000
+# Three records as a file.
+FORMS = {"json": "[{},{},{}]", "ndjson": "{}\n{}\n{}\n"}
 
 
 @pytest.mark.parametrize(
@@ -65,7 +69,7 @@ def test_a_document_without_records_is_empty(tmp_path: Path, content: str) -> No
 @pytest.mark.parametrize(
     ("content", "rows"),
     [
-        ('{"a":1,"a":2}\n{"a":3}\n', [(1,), (3,)]),
+        ('{"a":2.777764496449753e+16}\n{"a":1e20}\n{"a":1.5}\n', [(2.777764496449753e16,), (1e20,), (1.5,)]),
         ('{"a":NaN}\n{"a":-Infinity}\n{"a":1.5}\n', [("nan",), ("-inf",), (1.5,)]),
         ('{"a":"\\u0000x"}\n{"a":"\\ud83d\\ude00"}\n', [("\0x",), ("\U0001f600",)]),
         ('{"Id":1,"id":2}\n', [(1, 2)]),
@@ -77,7 +81,7 @@ def test_a_document_without_records_is_empty(tmp_path: Path, content: str) -> No
         ('{"a":-0.0}\n', [(-0.0,)]),
     ],
     ids=[
-        "equal keys: the first",
+        "large floats",
         "not finite",
         "escapes",
         "case",
@@ -103,6 +107,46 @@ def test_a_number_over_64_bits_loses_no_digit(tmp_path: Path, number: int) -> No
     found = tried(tmp_path, "x.ndjson", f'{{"a":{number}}}\n{{"a":1}}\n')
     kept = [str(value) for value in found.column]
     assert str(number) in kept or any("not" in reason for _, reason in found.rejected)
+
+
+@pytest.mark.parametrize("form", ["json", "ndjson"])
+@pytest.mark.parametrize(
+    ("record", "key"),
+    [
+        ('{"a":1,"b":{"c":3},"a":2}', "a"),
+        ('{"a":1,"b":{"c":3},"b":{"c":4}}', "b"),
+        ('{"a":1,"b":{"c":3,"c":3}}', "c"),
+        ('{"a":1,"b":{"c":3},"new":{"x y":4,"z":1,"x y":5}}', "x y"),
+    ],
+    ids=["values", "objects", "in an object", "rescued"],
+)
+def test_a_record_with_equal_keys_is_put_aside(tmp_path: Path, form: str, record: str, key: str) -> None:
+    """None of the two values is lost for the other; its neighbours are loaded."""
+    first = tmp_path / "first"
+    first.write_text('{"a":0,"b":{"c":0}}\n')
+    (tmp_path / "later").write_text(FORMS[form].format('{"a":5,"b":{"c":6}}', record, '{"a":7}'))
+    dataset = Dataset(name="torture")
+    found = read(tmp_path / "later", f"x.{form}", dataset, infer(first, "x.ndjson", dataset))
+    assert found.rows.select(["a", "b_c"]).to_pylist() == [{"a": 5, "b_c": 6}, {"a": 7, "b_c": None}]
+    rejected = [(row["_penstock_row"], row["reason"], row["raw"]) for row in found.rejected.to_pylist()]
+    assert rejected == [(2, f'the key "{key}" stands twice', record)]
+
+
+def test_equal_keys_in_what_is_kept_whole_stay(tmp_path: Path) -> None:
+    """In a JSON column nothing is lost of them."""
+    found = tried(tmp_path, "x.ndjson", '{"a":{"b":1,"b":2},"c":[{"d":1,"d":2}]}\n', nested="keep")
+    assert (found.rows, found.rejected) == ([('{"b":1,"b":2}', '[{"d":1,"d":2}]')], [])
+
+
+def test_equal_keys_are_found_in_objects_read_together(tmp_path: Path) -> None:
+    """As in each alone."""
+    paths = [tmp_path / str(number) for number in range(3)]
+    for path, content in zip(paths, ('{"a":1}', '{"a":2,"a":3}', '{"a":4}'), strict=True):
+        path.write_text(content)
+    dataset = Dataset(name="torture")
+    found = read_together(paths, "json", dataset, infer(paths[0], "x.json", dataset))
+    reasons = {place: [row["reason"] for row in one.rejected.to_pylist()] for place, one in found.items()}
+    assert reasons == {0: [], 1: ['the key "a" stands twice'], 2: []}
 
 
 def test_a_lone_surrogate_is_put_aside(tmp_path: Path) -> None:

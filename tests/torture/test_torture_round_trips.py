@@ -130,7 +130,7 @@ RECORDS = st.lists(
     st.fixed_dictionaries(
         {
             "id": BIGINT,
-            "ratio": st.floats(-(2.0**53), 2.0**53).map(lambda value: value + 0.0),
+            "ratio": st.floats(allow_nan=False, allow_infinity=False),
             "name": ANY_TEXT.map(lambda text: f"w{text}"),
             "ok": st.booleans() | st.none(),
         }

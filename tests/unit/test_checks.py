@@ -13,7 +13,7 @@ import pytest
 from penstock import formats
 from penstock.checks import Check, accepted, not_null, unique
 from penstock.declarations import Dataset
-from penstock.errors import DeclarationError
+from penstock.errors import DeclarationError, Unreadable
 from penstock.flows.judging import Judged, judge_all
 from penstock.flows.reading import Reader
 from penstock.formats import ReadResult
@@ -244,3 +244,47 @@ def _as_ndjson(content: str) -> str:
 def _all_of(found: ReadResult) -> Sequence[Any]:
     noted = found.noted.to_pylist() if found.noted is not None else []
     return (found.rows.to_pylist(), found.rejected.to_pylist(), noted, found.total, found.schema)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"checks": {"once": unique("id")}},
+        {"checks": {"known": "id IN (SELECT unnest([1, 2, 3]))"}},
+        {"checks": {"known": Check("id IN (SELECT unnest([1, 2, 3]))", "object")}},
+        {"where": "id IN (SELECT unnest([1, 2, 3]))"},
+        {"derive": {"day": "CAST(moment AS DATE)", "mark": "uuid()"}},
+    ],
+    ids=["window", "subquery", "noted", "where", "volatile"],
+)
+def test_a_row_that_fails_beside_what_sees_more_than_a_row(tmp_path: Path, more: dict[str, Any]) -> None:
+    """DuckDB takes no TRY around windows, subqueries and volatile functions: the others say which row it is."""
+    declared = {"columns": {"moment": "VARCHAR"}, "derive": {"day": "CAST(moment AS DATE)"}} | more
+    found = judged(tmp_path, "id,moment\n1,2026-01-01\n2,2026-13-45\n3,\n", Dataset(name="sales", **declared))
+    assert wrong(found.result) == [(2, "derive day failed", "day", None)]
+    assert sorted(found.result.rows.column("id").to_pylist()) == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("declared", "what"),
+    [
+        ({"checks": {"most": "max(CAST(kind AS BIGINT)) OVER () > 0"}}, "check most"),
+        ({"where": "CAST(kind AS BIGINT) IN (SELECT unnest([1, 2]))"}, "where"),
+        (
+            {"derive": {"n": "CAST(kind AS BIGINT) + random()"}, "checks": {"once": unique("id")}},
+            "derive n or check once",
+        ),
+    ],
+    ids=["window", "subquery", "volatile"],
+)
+def test_what_fails_on_the_data_of_no_row(tmp_path: Path, declared: dict[str, Any], what: str) -> None:
+    """The object waits, with the expressions that it may be: the dataset does not stand still for it."""
+    with pytest.raises(Unreadable, match=f"^{what} fails on the data, and it cannot be said in which row$"):
+        judged(tmp_path, CSV, Dataset(name="sales", columns={"kind": "VARCHAR"}, **declared))
+
+
+def test_a_faulty_expression_beside_one_that_fails(tmp_path: Path) -> None:
+    """It is still the declaration that is to be mended."""
+    derive = {"day": "CAST(kind AS DATE)", "n": "nowhere + 1"}
+    with pytest.raises(DeclarationError, match="derive n 'nowhere"):
+        judged(tmp_path, CSV, Dataset(name="sales", derive=derive, checks={"once": unique("id")}))

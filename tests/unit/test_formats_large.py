@@ -14,7 +14,7 @@ import pytest
 
 from penstock.declarations import Dataset
 from penstock.errors import DeclarationError, Unreadable
-from penstock.formats import ReadResult, csv_scan, engine, infer, kept, read, read_together, size_unpacked
+from penstock.formats import ReadResult, csv_scan, engine, infer, json, kept, read, read_together, size_unpacked
 from penstock.formats.kept import Keep
 from penstock.model import Column, Schema
 
@@ -78,6 +78,42 @@ def test_large_or_small_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(kept, "LARGE", most)
         found.append(values(path, key, dataset, schema))
     assert found[0] == found[1]
+
+
+def test_records_for_which_little_memory_is_too_little_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With as much as it takes, as those of a small object."""
+    path = tmp_path / "object"
+    path.write_bytes(b"".join(b'{"id": %d, "text": "%s"}\n' % (number, b"x" * 10_000) for number in range(2100)))
+    dataset = Dataset(name="sales")
+    known = infer(path, "x.ndjson", dataset)
+    small = values(path, "x.ndjson", dataset, known)
+    tries = []
+    shaped = json._shaped
+
+    def counted(*given: Any, little: bool, **more: Any) -> ReadResult:
+        tries.append(little)
+        return shaped(*given, little=little, **more)
+
+    monkeypatch.setattr(json, "_shaped", counted)
+    monkeypatch.setattr(kept, "LARGE", 0)
+    assert values(path, "x.ndjson", dataset, known) == small
+    monkeypatch.setattr(engine, "_LITTLE", "8MB")
+    assert values(path, "x.ndjson", dataset, known) == small
+    assert infer(path, "x.ndjson", dataset) == known
+    assert tries == [True, True, False]
+
+
+def test_lines_are_large_by_their_number_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record takes memory beside its text."""
+    path = tmp_path / "object"
+    path.write_bytes(b'{"a":1}\n' * 10_000)
+    monkeypatch.setattr(kept, "LARGE", 200_000)
+    dataset = Dataset(name="sales")
+    found = read(path, "x.ndjson", dataset, infer(path, "x.ndjson", dataset))
+    assert mapped()
+    assert found.rows.num_rows == 10_000
 
 
 def test_rows_of_a_large_object_are_on_disk(tmp_path: Path, bound: int) -> None:

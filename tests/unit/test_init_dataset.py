@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import importlib
 import json
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,6 +30,7 @@ from penstock.cli.init_dataset import init_dataset
 from penstock.cli.preview import preview
 from penstock.cli.shaky import Texts, hint_for, reserved_words
 from penstock.declarations import Dataset
+from penstock.dialects import Csv
 from penstock.errors import DeclarationError, PenstockError, Unreadable
 from penstock.model import NAME, Column
 from penstock.project import load_project
@@ -180,7 +183,7 @@ def test_the_records_of_a_document_are_found(project: Path) -> None:
 
 def test_the_commented_check_is_one_that_works(project: Path) -> None:
     """Whoever takes away its # has a check, also on a column that is called like a word of SQL."""
-    dataset = written(project, b"Order,name\n1,a\n-2,b\n", "words.csv")
+    dataset = written(project, b"Order,name\n1,a\n,b\n", "words.csv")
     path = project / "flows" / "words.py"
     text = path.read_text()
     path.write_text(
@@ -189,12 +192,12 @@ def test_the_commented_check_is_one_that_works(project: Path) -> None:
     del sys.modules["flows.words"]
     importlib.invalidate_caches()
     shown = loads(project, "words.csv", dataset.name)
-    assert "order_not_negative" in shown
+    assert "order_given" in shown
     assert "1 of 2 rows are rejected" in shown
 
 
 def _is_check(line: str) -> bool:
-    return line.strip() in ("# checks={", "# },") or "_not_negative" in line
+    return line.strip() in ("# checks={", "# },") or "_given" in line
 
 
 def test_a_second_time_changes_nothing(project: Path) -> None:
@@ -303,9 +306,77 @@ LINE = b'10.0.0.1 - ann [10/Oct/2000:13:55:36 -0700] "GET /a HTTP/1.0" 200 2326'
 )
 def test_what_no_suffix_tells_is_found(project: Path, content: bytes, form: str, pattern: str | None) -> None:
     """By the bytes, compressed or not; it stands in the declaration, by which the example then loads."""
-    found = written(project, content, "example.log")
+    found = written(project, content, "example.out")
     assert (found.format, found.pattern) == (form, pattern)
-    loads(project, "example.log", "example")
+    loads(project, "example.out", "example")
+
+
+@pytest.mark.parametrize(
+    ("filename", "content"),
+    [
+        ("app.log", b"2026-03-01 10:00:00,123 INFO up\n2026-03-01 10:00:01,456 WARN slow\n"),
+        ("app.log.gz", gzip.compress(b"2026-03-01 10:00:00,123 [info] up\n" * 9)),
+        ("app.txt", b"2026-03-01T10:00:00Z INFO up, and fine\n2026-03-01T10:00:01Z INFO no comma\n"),
+        ("app.log", b"[2026-03-01] nothing, known\n[2026-03-02] other\n"),
+    ],
+    ids=["commas", "packed", "no-suffix-of-a-log", "brackets"],
+)
+def test_an_unknown_log_is_asked_about(project: Path, filename: str, content: bytes) -> None:
+    """It is not taken for CSV of one column; the pattern that it offers is one that reads the lines."""
+    (project / filename).write_bytes(content)
+    before = sorted(project.rglob("*"))
+    asked = init(project, str(project / filename))
+    assert asked.exit_code == 2, asked.output
+    assert sorted(project.rglob("*")) == before
+    (said,) = re.findall(r"--pattern (.*)\n", asked.output)
+    found = written(project, content, filename, "--pattern", *shlex.split(said))
+    assert len(found.pattern or "") > 10
+    assert "are rejected" not in loads(project, filename, "app")
+
+
+def test_what_an_error_advises_can_be_said(project: Path) -> None:
+    """Encoding, delimiter, decimal mark and lines before the header stand in the file, by which the example loads."""
+    content = "a title\nOrt\tBetrag\nŁódź\t1,5\nBrno\t2,25\n".encode("windows-1250")
+    options = ("--encoding", "windows-1250", "--delimiter", "tab", "--decimal", ",", "--skip", "1")
+    found = written(project, content, "sums.csv", *options)
+    assert found.csv == Csv(encoding="windows-1250", delimiter="\t", decimal=",", skip=1)
+    text = (project / "flows" / "sums.py").read_text()
+    assert '    csv=Csv(delimiter="\\t", encoding="windows-1250", decimal=",", skip=1),\n' in text
+    assert "from penstock import Csv, Dataset\n" in text
+    assert "It would be loaded: 2 rows." in loads(project, "sums.csv", "sums")
+    records = json.dumps({"a": {"b": [{"id": 1}, {"id": 2}]}, "note": "x" * 200})
+    assert written(project, records.encode(), "deep.json", "--records", "a.b").records == "a.b"
+    assert "this is json" in init(project, str(project / "deep.json"), "--name", "x", "--skip", "1").output
+    assert "this is csv" in init(project, str(project / "sums.csv"), "--name", "x", "--records", "a").output
+
+
+def test_an_encoding_in_doubt_is_shown_in_each_reading(project: Path) -> None:
+    """None of them is advised; each is shown with the option that chooses it."""
+    (project / "towns.csv").write_bytes("id,town\n1,Brno\n2,Łódź\n".encode("windows-1250"))
+    said = str(init(project, str(project / "towns.csv")).exception)
+    assert "line 3 reads" in said
+    assert "'2,Łódź' with --encoding windows-1250" in said
+    assert "'2,£ódŸ' with --encoding windows-1252" in said
+    assert "Csv(" not in said
+    found = written(project, (project / "towns.csv").read_bytes(), "towns.csv", "--encoding", "windows-1250")
+    assert found.csv.encoding == "windows-1250"
+
+
+@pytest.mark.parametrize(
+    ("columns", "suggested"),
+    [
+        (["id", "customer_id", "temperature"], "id IS NOT NULL"),
+        (["id", "unit_price"], "unit_price >= 0"),
+        (["price_code", "quantity"], "quantity >= 0"),
+        (["account", "balance_total"], "account IS NOT NULL"),
+    ],
+    ids=["ids", "price", "code", "balance"],
+)
+def test_no_bound_is_suggested_for_what_may_be_negative(columns: list[str], suggested: str) -> None:
+    """Numbers are ids and codes too, which have none."""
+    known = [Column(name=name, original=name, type="BIGINT") for name in columns]
+    code = dataset_source(Dataset(name="a"), known, [], example="a.csv", reserved=frozenset())
+    assert f'": "{suggested}",' in code
 
 
 def test_lines_of_another_log(project: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import UTC, datetime, timedelta
 from itertools import product
 
@@ -60,6 +61,62 @@ MANIFEST = Dataset(name="sales", ready=Ready(manifest="*.manifest"))
 def test_a_glob_is_over_whole_segments(glob: str, rest: str, expected: bool) -> None:
     """A star ends at a slash, `**/` is any folders or none, case counts, and all else stands for itself."""
     assert fits(glob, rest) is expected
+
+
+def slowly(glob: str, rest: str) -> bool:
+    """What a glob means, place by place."""
+    if not glob:
+        return not rest
+    if glob == "**":
+        return True
+    if glob.startswith("**/"):
+        after = [number + 1 for number, char in enumerate(rest) if char == "/"]
+        return any(slowly(glob[3:], rest[at:]) for at in (0, *after))
+    return _within(glob, rest)
+
+
+def _within(glob: str, rest: str) -> bool:
+    if not glob:
+        return not rest
+    if glob[0] == "*":
+        return _within(glob[1:], rest) or (rest[:1] not in ("", "/") and _within(glob, rest[1:]))
+    if not rest or (rest[0] == "/" if glob[0] == "?" else rest[0] != glob[0]):
+        return False
+    return (slowly if glob[0] == "/" else _within)(glob[1:], rest[1:])
+
+
+@settings(max_examples=examples(400), deadline=None)
+@given(
+    glob=st.lists(st.sampled_from(["a", "b", ".", "/", "*", "?", "**/", "/**/", "/**"]), min_size=1, max_size=9),
+    rest=st.text("ab./", max_size=9),
+)
+def test_a_glob_means_what_it_says(glob: list[str], rest: str) -> None:
+    """The fast way finds what the slow one does."""
+    assert fits("".join(glob), rest) is slowly("".join(glob), rest)
+
+
+@settings(max_examples=examples(100), deadline=None)
+@given(data=st.data())
+def test_a_key_made_from_a_glob_fits_it(data: st.DataObject) -> None:
+    """Whatever the stars stand for."""
+    steps = data.draw(st.lists(st.sampled_from(["a", "b", "/", "*", "?", "/**/"]), min_size=1, max_size=9))
+    within, any_of = st.text("ab.", max_size=3), st.sampled_from(["/", "/a/", "/b/a/", "//"])
+    made = [
+        data.draw({"*": within, "?": st.sampled_from("ab"), "/**/": any_of}.get(step, st.just(step))) for step in steps
+    ]
+    assert fits("".join(steps), "".join(made))
+
+
+@pytest.mark.parametrize(
+    ("glob", "rest"),
+    [("*-*-*-*-*-*.csv", "-" * 1000), ("**/*-/**/*-/**/*-/**/*.csv", "-/" * 500), ("*?*?*?*?*?.csv", "a" * 1000)],
+    ids=["stars", "folders", "characters"],
+)
+def test_a_name_that_somebody_chose_takes_no_time(glob: str, rest: str) -> None:
+    """Keys are what senders choose: none makes a glob take longer than in its length, or nearly so."""
+    began = time.perf_counter()
+    assert not fits(glob, rest)
+    assert time.perf_counter() - began < 0.5
 
 
 @pytest.mark.parametrize(
@@ -171,12 +228,27 @@ def test_globs_meet_only_where_a_key_fits_both(data: st.DataObject) -> None:
             False,
         ),
         ({"match": "*.csv", "ready": Ready(manifest="*.lst")}, {"match": "*.lst"}, True),
+        (
+            {"match": "*.csv", "ready": Ready(manifest="*.lst")},
+            {"match": "*.json", "ready": Ready(manifest="x*")},
+            True,
+        ),
+        (
+            {"match": "*.csv", "ready": Ready(manifest="a*.lst")},
+            {"match": "*.json", "ready": Ready(manifest="b*.lst")},
+            False,
+        ),
+        (
+            {"match": "*.csv", "ready": Ready(manifest="*.lst")},
+            {"match": "*.json", "ready": Ready(folder="a.lst")},
+            True,
+        ),
     ],
 )
 def test_whether_two_datasets_may_take_the_same_data(
     one: dict[str, object], other: dict[str, object], expected: bool
 ) -> None:
-    """Prefixes, globs, backfills and markers count; a marker that both wait for is no overlap."""
+    """Prefixes, globs, backfills and markers count; a marker that both wait for is no overlap, a manifest is."""
     first = Dataset(**{"name": "one", "prefix": "sales/", **one})  # type: ignore[arg-type]
     second = Dataset(**{"name": "two", "prefix": "sales/", **other})  # type: ignore[arg-type]
     assert may_overlap(first, second) is may_overlap(second, first) is expected

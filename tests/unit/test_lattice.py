@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from penstock import formats
 from penstock.checks import Check
 from penstock.declarations import Dataset
-from penstock.formats.lattice import LONG, Misfits, joined, text_columns, wider
+from penstock.formats.lattice import LONG, Misfits, text_columns, wider
 from penstock.model import Schema
 from tests.examples import examples
 from tests.unit.test_formats_together import compare, csv_files, first_schema, json_files
@@ -92,6 +92,7 @@ JSON_EDGES: dict[str, tuple[str, str, str, list[Any], str, list[Any]]] = {
     "a long number": ("1.5", LONG_NUMBER, "DOUBLE", [], "VARCHAR", [LONG_NUMBER]),
     "a number for a boolean": ("true", "5", "BOOLEAN", [], "VARCHAR", ["5"]),
     "a fraction": ("1", "2.5", "DOUBLE", [2.5], "DOUBLE", [2.5]),
+    "a large float": ("1", "2.777764496449753e+16", "DOUBLE", [2.777764496449753e16], "DOUBLE", [2.777764496449753e16]),
 }
 
 
@@ -145,7 +146,7 @@ PARQUET_EDGES: dict[str, tuple[pa.Array, pa.Array, str, list[Any], str | None]] 
         "VARCHAR",
     ),
     "STRUCT and more fields": (pa.array([{"a": 1}]), pa.array([{"a": 1, "b": 2}]), "STRUCT(a BIGINT)", [], None),
-    "FLOAT and DOUBLE": (pa.array([0.5], pa.float32()), pa.array([0.1]), "FLOAT", [0.10000000149011612], None),
+    "FLOAT and DOUBLE": (pa.array([0.5], pa.float32()), pa.array([0.1]), "DOUBLE", [0.1], None),
 }
 
 
@@ -197,6 +198,13 @@ def test_what_is_declared_on_keeps_its_type(tmp_path: Path, said: dict[str, Any]
     found = formats.read(tmp_path / "later", "x.csv", dataset, schema)
     assert found.schema == schema
     assert found.rejected.num_rows >= 1
+
+
+def test_what_a_function_is_given_keeps_its_type() -> None:
+    """Which columns it goes by is not known, so that none becomes text."""
+    dataset = Dataset(name="d", schema="evolve")
+    assert text_columns(dataset)("v")
+    assert not text_columns(replace(dataset, transform=lambda rows: rows))("v")
 
 
 def test_a_hint_is_taken_at_its_word(tmp_path: Path) -> None:
@@ -257,22 +265,6 @@ def test_a_column_with_long_numbers_stays_whole(tmp_path: Path) -> None:
 def test_the_lattice(kind: str, misfits: Misfits, long: bool, text: bool, expected: str | None) -> None:
     """Upwards only, and nested values never become text."""
     assert wider(kind, misfits, long=long, text=text) == expected
-
-
-@pytest.mark.parametrize(
-    ("kind", "other", "expected"),
-    [
-        (None, "BIGINT", "BIGINT"),
-        ("BIGINT", "DOUBLE", "DOUBLE"),
-        ("DOUBLE", "BIGINT", "DOUBLE"),
-        ("VARCHAR", "DOUBLE", "VARCHAR"),
-        ("BIGINT", "VARCHAR", "VARCHAR"),
-        ("VARCHAR", "JSON", "JSON"),
-    ],
-)
-def test_the_type_of_two(kind: str | None, other: str, expected: str) -> None:
-    """Of objects of one load the wider one counts, whichever comes first."""
-    assert joined(kind, other) == expected
 
 
 def test_no_time_is_lost_where_a_zone_is_known(tmp_path: Path) -> None:

@@ -82,6 +82,8 @@ def test_in_no_folder() -> None:
         ("../../../etc/passwd", "which is no key"),
         ("sales/../x", "which is no key"),
         ("a\0b", "which is no key"),
+        ('["a\\ud800.csv"]', "which is no key"),
+        ("ä" * 600, "which is no key"),
         (b"\xff\xfe\x00", "no UTF-8"),
     ],
     ids=lambda value: repr(value)[:30],
@@ -90,6 +92,15 @@ def test_what_is_no_manifest_is_told(data: str | bytes, told: str) -> None:
     """What cannot be read, names nothing, or names what is elsewhere is refused with what is wrong."""
     with pytest.raises(Unreadable, match=told):
         keys(data)
+
+
+@pytest.mark.parametrize("name", ["x" * 9000, "s3://elsewhere/" + "x" * 9000, "https://" + "x" * 9000])
+def test_the_reason_is_short(name: str) -> None:
+    """Of a name that is refused only the beginning is told: a reason is kept, and shown in a line."""
+    with pytest.raises(Unreadable) as caught:
+        keys(name)
+    assert len(str(caught.value)) < 250
+    assert keys("x" * 1014) == ["sales/day/" + "x" * 1014]
 
 
 def test_it_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,5 +50,31 @@ def test_what_was_refused_in_the_inbox_is_not_replayed() -> None:
 
 @pytest.mark.parametrize("state", State)
 def test_an_object_is_told_of_as_before(state: State) -> None:
-    """By the ledger's own words."""
-    assert next_of(state, name="landing/sales/a.csv@1") == next_step(state)
+    """By the ledger's own words, with its name as a shell takes it."""
+    step = next_of(state, name="landing/sales/a b.csv@1")
+    assert step == next_step(state, key="'landing/sales/a b.csv@1'")
+    assert "KEY" not in step
+
+
+def test_rejected_rows_are_looked_for_by_their_dataset() -> None:
+    """Both commands can be copied."""
+    step = next_of(State.LOADED, name="landing/sales/a b.csv@1", rejected=2, dataset="sales")
+    assert "penstock quarantine rejected sales says why" in step
+    assert "penstock replay --rejected 'landing/sales/a b.csv@1'" in step
+
+
+@pytest.mark.parametrize("delivery", [None, "shop:1"], ids=["object", "delivery"])
+@pytest.mark.parametrize("rejected", [0, 2])
+def test_where_rows_are_is_said_of_what_was_loaded(delivery: str | None, rejected: int) -> None:
+    """In the place of that they are in the warehouse."""
+    step = next_of(State.LOADED, name=ENVELOPE, delivery=delivery, rejected=rejected, rows="2 rows, all of which went")
+    assert "2 rows, all of which went" in step
+    assert "in the warehouse" not in step
+
+
+@pytest.mark.parametrize("state", State)
+def test_while_nothing_runs_what_a_run_would_do_is_not_promised(state: State) -> None:
+    """What is to be done first is said first; what no run is needed for is as before."""
+    step = next_of(state, name=ENVELOPE, down=True)
+    waits = state in (State.WAITING, State.PENDING, State.CLAIMED)
+    assert step.startswith("nothing is running: penstock up. Then ") is waits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
@@ -171,3 +172,14 @@ def test_an_expression_that_fails_on_the_data(tmp_path: Path) -> None:
     dataset = dataset_of({"n": Check("sum(CAST(kind AS INTEGER)) > 1", over="object"), "rows": row_count(2)})
     found = judged(tmp_path, "id,kind\n1,a\n2,b\n", replace(dataset, columns={"kind": "VARCHAR"}))
     assert found.reason == "check n: not sum(CAST(kind AS INTEGER)) > 1, of 2 good rows"
+
+
+def test_lines_of_a_control_file_with_much_space(tmp_path: Path) -> None:
+    """A line takes no longer than its length, also where it is none; name and value are without the space around."""
+    space = b" " * 100_000
+    started = time.process_time()
+    assert parsed(b"rows" + space + b"=" + space + b"3") == {"rows": "3"}
+    for line in (b"x" + space + b"y", b"  = 3", b":3"):
+        with pytest.raises(Unreadable, match="no lines like name=value"):
+            parsed(line)
+    assert time.process_time() - started < 1

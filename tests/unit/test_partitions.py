@@ -104,3 +104,10 @@ def test_what_is_derived_is_not_looked_for_in_the_key() -> None:
     dataset = Dataset(name="events", partitions=["day"], derive={"day": "CAST(at AS DATE)"})
     assert in_path("events/day=2026-03-01/a.csv", dataset) == ()
     assert with_path(dataset, ()) is dataset
+
+
+def test_a_path_that_no_sql_can_say(tmp_path: Path) -> None:
+    """A U+0000 in the key's value is the object's, whether or not its column is hinted."""
+    for dataset in (EVENTS, Dataset(name="events", partitions=["day"])):
+        with pytest.raises(Unreadable, match="a U\\+0000 in day="):
+            with_path(dataset, in_path("events/day=a%00b/a.csv", dataset))

@@ -146,6 +146,11 @@ def test_a_name_that_another_module_has_is_told(write: Write, tmp_path: Path) ->
         ("name='a', match='*.csv'", "name='b', prefix='a/'", "overlap"),
         ("name='a', match='**/*.csv'", "name='b', prefix='a/b/', match='*.csv'", "overlap"),
         ("name='a'", "name='b', backfill=Backfill(prefix='a/old/')", "'b/' and 'a/old/'"),
+        (
+            "name='a', match='a*', ready=Ready(manifest='*.json')",
+            "name='b', prefix='a/', match='b*', ready=Ready(manifest='*.json')",
+            "or both another manifest='…', since a manifest is read for one dataset",
+        ),
         ("name='a', ready=Ready(manifest='*.json')", "name='b', prefix='a/', match='*.json'", "overlap"),
         ("name='a', match='*.csv', ready=Ready(beside='.ok')", "name='b', prefix='a/', match='*.ok'", "waiting for"),
         ("name='a', match='*.csv'", "name='b', match='[ab].csv'", "flows/two.py:2: dataset b: match '[ab].csv'"),

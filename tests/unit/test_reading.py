@@ -141,7 +141,7 @@ def test_small_gzips_are_read_together_too(tmp_path: Path, monkeypatch: pytest.M
     found = read_all(reader, len(contents))
     assert groups == [["0", "1", "5"]]
     assert "gzip" in found[3]
-    assert "not text" in found[4]
+    assert "packed twice" in found[4]
     assert found[0] == found[1] == found[5] == found[6]
     assert len(found[2][4]) == 200
 

@@ -123,6 +123,22 @@ def relay(bench: Bench, server: FakeServer) -> Relay:
     return relay_of(bench, server)
 
 
+def test_the_flow_that_consumes_a_dataset_is_asked_for(bench: Bench, server: FakeServer) -> None:
+    """Where a flow of the project's own takes what is new, it is its deployment that is looked for and run."""
+    relay = Relay(
+        bench.ledger,
+        server,
+        project=PROJECT,
+        unanswered_after=timedelta(seconds=UNANSWERED),
+        clock=bench.clock,
+        consumers={"sales": "analyse"},
+    )
+    bench.arrive("sales/1")
+    unanswered(bench, relay)
+    relay.run_once()
+    assert set(server.asked) == {("analyse", f"{PROJECT}.sales")}
+
+
 def unanswered(bench: Bench, relay: Relay, times: int = DIRECT_AFTER) -> None:
     """Send the wake-up so often, and let the answer's time pass after each."""
     for _ in range(times):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
+import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +16,9 @@ import pyarrow.compute as pc
 import pytest
 
 from penstock import formats
-from penstock.checks import row_count
+from penstock.checks import Check, row_count
 from penstock.declarations import Dataset
-from penstock.errors import DeclarationError, Unreadable
+from penstock.errors import Unreadable
 from penstock.flows.judging import Judged, judge_all
 from penstock.flows.reading import Reader
 from penstock.model import State
@@ -47,7 +51,7 @@ def test_its_columns_are_the_table_s(tmp_path: Path) -> None:
 
 
 def test_types_are_the_widest_of_their_sort(tmp_path: Path) -> None:
-    """So that the next object's are no others: integers, fractions, texts by dictionary, columns of nothing."""
+    """So that the next object's are no others; a column of nothing has no type, unless it is hinted."""
 
     def many(rows: pa.Table) -> pa.Table:
         values = {
@@ -56,6 +60,7 @@ def test_types_are_the_widest_of_their_sort(tmp_path: Path) -> None:
             "half": pa.array([1.0, 2.0], pa.float32()),
             "word": pa.array(["a", "b"]).dictionary_encode(),
             "nothing": pa.nulls(2),
+            "qty": pa.nulls(2),
             "at": pa.array([1, 2], pa.timestamp("ms")),
         }
         return pa.table(values | {"_penstock_row": rows.column("_penstock_row")})
@@ -65,7 +70,7 @@ def test_types_are_the_widest_of_their_sort(tmp_path: Path) -> None:
         ("large", "DECIMAL(20,0)"),
         ("half", "DOUBLE"),
         ("word", "VARCHAR"),
-        ("nothing", "VARCHAR"),
+        ("qty", "BIGINT"),
         ("at", "TIMESTAMP"),
     )
 
@@ -126,13 +131,66 @@ def test_a_function_that_does_not_keep_to_it(tmp_path: Path, transform: Callable
 
 
 def test_what_the_machine_does_is_not_the_object_s(tmp_path: Path) -> None:
-    """A full disk or memory holds the object up, and does not quarantine it."""
+    """A full disk or memory holds the object up, and does not quarantine it; a file it does not find does."""
 
-    def full(rows: pa.Table) -> pa.Table:
-        raise OSError(28, "No space left on device")
+    def failing(error: Exception) -> Callable[[pa.Table], pa.Table]:
+        def fail(rows: pa.Table) -> pa.Table:
+            raise error
+
+        return fail
 
     with pytest.raises(OSError, match="No space left"):
-        judged(tmp_path, CSV, full)
+        judged(tmp_path, CSV, failing(OSError(28, "No space left on device")))
+    with pytest.raises(MemoryError):
+        judged(tmp_path, CSV, failing(MemoryError()))
+    with pytest.raises(Unreadable, match=r"^transform: FileNotFoundError: .*rates\.csv"):
+        judged(tmp_path, CSV, lambda rows: Path("/nowhere/rates.csv").read_text())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError],
+    ids=["exit", "interrupt", "generator", "cancelled"],
+)
+@pytest.mark.parametrize("apart", [False, True], ids=["main-thread", "thread"])
+def test_what_the_function_raises_is_no_cancellation(tmp_path: Path, error: type[BaseException], apart: bool) -> None:
+    """Whatever it is and wherever it runs, the object waits; else every run would be taken for a cancelled one."""
+
+    def leave(rows: pa.Table) -> pa.Table:
+        raise error
+
+    reasons: list[str] = []
+
+    def judge() -> None:
+        with pytest.raises(Unreadable) as caught:
+            judged(tmp_path, CSV, leave)
+        reasons.append(str(caught.value))
+
+    if apart:
+        thread = threading.Thread(target=judge)
+        thread.start()
+        thread.join()
+    else:
+        judge()
+    assert [reason.split(":")[:2] for reason in reasons] == [["transform", f" {error.__name__}"]]
+
+
+def test_a_signal_is_none_of_the_function_s(tmp_path: Path) -> None:
+    """What a signal's handler raises while the function is at work ends the run, and blames no object."""
+
+    def ask_to_end(rows: pa.Table) -> pa.Table:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return rows
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(9)
+
+    before = signal.signal(signal.SIGUSR1, end)
+    try:
+        with pytest.raises(SystemExit):
+            judged(tmp_path, CSV, ask_to_end)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_rows_without_a_key_are_put_aside_after_it(tmp_path: Path) -> None:
@@ -173,8 +231,40 @@ def test_checks_over_the_object_are_asked_after_it(tmp_path: Path) -> None:
 
 
 def test_event_times_must_be_times(tmp_path: Path) -> None:
-    """A column of another type, or none, is an error of the declaration."""
-    with pytest.raises(DeclarationError, match=r"event_time 'id' is BIGINT, and must be TIMESTAMP"):
+    """A column of another type, or none, may be this object's only: it waits, and the dataset does not."""
+    with pytest.raises(Unreadable, match=r"event_time 'id' is BIGINT, and must be TIMESTAMP"):
         judged(tmp_path, CSV, doubled, event_time="id")
-    with pytest.raises(DeclarationError, match="event_time names 'qty', which no column has"):
+    with pytest.raises(Unreadable, match="event_time names 'qty', which no column has"):
         judged(tmp_path, CSV, doubled, event_time="qty")
+
+
+@pytest.mark.parametrize(
+    ("declared", "reason"),
+    [
+        ({"write": "merge", "key": ["id"], "order_by": "gone"}, "order_by names 'gone', which no column has"),
+        ({"write": "merge", "key": ["id"], "order_by": "nothing"}, "order_by names 'nothing', .*no value in any row"),
+        ({"event_time": "nothing"}, "event_time names 'nothing', .*no value in any row"),
+        ({"checks": {"sum": Check("sum(gone) > 0", over="object")}}, r"^transform: check sum 'sum\(gone\) > 0'.*gone"),
+        ({"report": {"sum": "sum(gone)"}}, r"^transform: report sum 'sum\(gone\)'.*gone"),
+    ],
+    ids=["order-by", "null-order-by", "null-event-time", "check", "report"],
+)
+def test_a_result_that_lacks_what_is_declared(tmp_path: Path, declared: dict[str, Any], reason: str) -> None:
+    """It may be this object's only, so that the object waits and not the dataset."""
+    with pytest.raises(Unreadable, match=reason):
+        judged(tmp_path, CSV, lambda rows: rows.append_column("nothing", pa.nulls(len(rows))), **declared)
+
+
+def test_a_column_of_nothing(tmp_path: Path) -> None:
+    """It makes no column of the table; checks and the report find NULL. There must be a value in some column."""
+    sums = {"checks": {"none": Check("sum(qty) IS NULL", over="object")}, "report": {"qty": "sum(qty)"}, "columns": {}}
+
+    def without(rows: pa.Table) -> pa.Table:
+        return rows.set_column(1, "qty", pa.nulls(len(rows)))
+
+    found = judged(tmp_path, CSV, without, **sums)
+    assert (found.state, found.result.columns) == (State.LOADED, (("id", "BIGINT"),))
+    assert formats.report(found.result.rows, Dataset(name="sales", report={"qty": "sum(qty)"})) == {"qty": None}
+    with pytest.raises(Unreadable, match="no value in any column"):
+        judged(tmp_path, CSV, lambda rows: without(rows).drop_columns(["id"]), **sums)
+    assert judged(tmp_path, "id\n1\n", lambda rows: pa.table({"_penstock_row": [], "v": []})).state is State.EMPTY

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date, datetime
 from typing import Any
 
 import pyarrow as pa
 
 from penstock.model import ObjectRef
 from penstock.warehouse.base import OBJECT, LoadPart, plan_load, steps
-from penstock.warehouse.rows import missing, together
+from penstock.warehouse.rows import agreed, as_kinds, missing, together
 
 NOTHING = pa.table({"id": pa.array([], pa.int64())})
 
@@ -47,15 +48,36 @@ def test_many_small_parts_become_one_piece_and_large_ones_are_not_copied() -> No
 
 
 def test_only_what_is_missing_is_left() -> None:
-    """Good and rejected rows go whose numbers are there, of one record all; the part is the same otherwise."""
+    """Rows, good and rejected, that were rejected and whose numbers are not there; the part is the same otherwise."""
     numbers = [1, 2, 2, 3]
     one = replace(
         part(1, id=[10, 20, 21, 30], _penstock_row=numbers), rejected=pa.table({"_penstock_row": [4, 5]}), again=True
     )
-    found = missing(one, pa.chunked_array([[2], [4]], pa.int64()))
-    assert (found.rows.column("id").to_pylist(), found.rejected.column("_penstock_row").to_pylist()) == ([10, 30], [5])
+    found = missing(one, pa.chunked_array([[2], [4]], pa.int64()), [1, 2, 4, 5])
+    assert (found.rows.column("id").to_pylist(), found.rejected.column("_penstock_row").to_pylist()) == ([10], [5])
     assert (found.ref, found.again) == (one.ref, True)
-    assert missing(one, pa.chunked_array([], pa.int64())).rows.num_rows == 4
+    assert missing(one, pa.chunked_array([], pa.int64()), [1, 2, 3]).rows.num_rows == 4
+
+
+def test_the_columns_of_a_load_hold_all_of_its_values() -> None:
+    """Whichever comes first: a fraction beside a whole number that DOUBLE would round makes text of both."""
+    small, large, half = (pa.table({"v": [value]}) for value in (1, 2**60 + 1, 0.5))
+    for parts in ([(large, "BIGINT"), (half, "DOUBLE")], [(half, "DOUBLE"), (large, "BIGINT")]):
+        own = [([("v", kind)], rows) for rows, kind in parts]
+        kinds = agreed(own)
+        assert kinds == {"v": "VARCHAR"}
+        texts = [as_kinds(rows, columns, kinds).column("v").to_pylist() for columns, rows in own]
+        assert sorted(texts) == [["0.5"], ["1152921504606846977"]]
+    assert agreed([([("v", "BIGINT")], small), ([("v", "DOUBLE")], half)]) == {"v": "DOUBLE"}
+
+
+def test_types_that_arrow_does_not_join_are_cast() -> None:
+    """Each part has the load's types, so that they are one table."""
+    moment, day = datetime(2026, 1, 1, 10, 20), date(2026, 1, 2)  # noqa: DTZ001
+    parts = [([("v", "TIMESTAMP")], pa.table({"v": [moment]})), ([("v", "DATE")], pa.table({"v": [day]}))]
+    cast = [as_kinds(rows, columns, agreed(parts)) for columns, rows in parts]
+    found = pa.concat_tables(cast, promote_options="permissive").column("v").to_pylist()
+    assert found == [moment, datetime(2026, 1, 2)]  # noqa: DTZ001
 
 
 def test_what_goes_first_and_what_is_only_mended() -> None:

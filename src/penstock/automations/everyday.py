@@ -37,8 +37,8 @@ class Options(TypedDict, total=False):
     allow: Sequence[str]
 
 
-def on_arrival(dataset: str) -> Automation:
-    """Run the dataset's `ingest` deployment when something new waits in it.
+def on_arrival(dataset: str, *, flow: str = "ingest") -> Automation:
+    """Run the dataset's `ingest` deployment when something new waits in it, or that of the `flow` that consumes it.
 
     Fires on each `penstock.dataset.pending`, the wake-up. A dataset without it is loaded by its schedule only.
     """
@@ -46,7 +46,7 @@ def on_arrival(dataset: str) -> Automation:
         name=f"{PROJECT}: {dataset} on arrival",
         description=f"Loads what is new in {dataset} as soon as penstock says that something waits.",
         trigger=_event(DATASET_PENDING, match={"prefect.resource.id": _dataset(dataset)}),
-        actions=[run_deployment(_ingest(dataset))],
+        actions=[run_deployment(_ingest(dataset, flow))],
     )
 
 
@@ -240,5 +240,5 @@ def _dataset(dataset: str) -> str:
     return f"penstock.{PROJECT}.dataset.{dataset}"
 
 
-def _ingest(dataset: str) -> str:
-    return f"ingest/{PROJECT}.{dataset}"
+def _ingest(dataset: str, flow: str = "ingest") -> str:
+    return f"{flow}/{PROJECT}.{dataset}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 from uuid import UUID, uuid5
 
@@ -46,10 +46,14 @@ _ACTION_TYPES: dict[str, type[Action]] = {model.model_fields["type"].default: mo
 
 @dataclass(frozen=True, kw_only=True)
 class Names:
-    """What the server has: by kind, ids by name, and names by id (two may have one name)."""
+    """What the server has: by kind, ids by name, and names by id (two may have one name).
+
+    `consumers` are the deployments of a project's own flows that take what is new in a dataset, by `project.dataset`.
+    """
 
     ids: Mapping[Kind, Mapping[str, str]] = field(default_factory=dict)
     names: Mapping[Kind, Mapping[str, str]] = field(default_factory=dict)
+    consumers: Mapping[str, str] = field(default_factory=dict)
 
     @staticmethod
     def of(found: Mapping[Kind, Sequence[tuple[str, str]]]) -> Names:
@@ -70,7 +74,8 @@ class Names:
     def having(self, kind: Kind, name: str, found_id: str) -> Names:
         """These and one more."""
         ids = {**self.ids, kind: {**self.ids.get(kind, {}), name: found_id}}
-        return Names(ids=ids, names={**self.names, kind: {**self.names.get(kind, {}), found_id: name}})
+        names = {**self.names, kind: {**self.names.get(kind, {}), found_id: name}}
+        return replace(self, ids=ids, names=names)
 
     def without(self, found_ids: Collection[str]) -> Names:
         """These but for what has one of these ids."""
@@ -83,7 +88,25 @@ class Names:
     def knowing(self, names: Mapping[Kind, Sequence[str]]) -> Names:
         """These and what is going to be: names without an id yet."""
         ids = {kind: {**dict.fromkeys(found, ""), **self.ids.get(kind, {})} for kind, found in names.items()}
-        return Names(ids={**self.ids, **ids}, names=self.names)
+        return replace(self, ids={**self.ids, **ids})
+
+    def consumed_by(self, flows: Mapping[str, str], *, project: str) -> Names:
+        """These, with the flows that consume datasets of the project, by the dataset."""
+        own = {f"{project}.{dataset}": f"{flow}/{project}.{dataset}" for dataset, flow in flows.items()}
+        return replace(self, consumers={**self.consumers, **own})
+
+    def loads(self, deployment: str) -> str | None:
+        """The `project.dataset` whose data a deployment loads; None: it is another's."""
+        flow, _, name = deployment.partition("/")
+        if name in self.consumers:
+            return name if self.consumers[name] == deployment else None
+        return name if flow == "ingest" and "." in name else None
+
+    def datasets_of(self, project: str) -> list[str]:
+        """The project's datasets, by the deployments that load them."""
+        found = {self.loads(deployment) for deployment in self.known("deployment")} | set(self.consumers)
+        prefix = f"{project}."
+        return sorted(name.removeprefix(prefix) for name in found if name and name.startswith(prefix))
 
     def known(self, kind: Kind) -> list[str]:
         """Every name of a kind."""

@@ -29,6 +29,7 @@ RULES: Mapping[str, str] = {
     "same-name": "two automations have one name",
     "foreign-name": "an automation of that name is on the server and is not this project's",
     "unresolved": "a name that nothing has: a deployment, pool, block or automation; a dataset; an event of penstock",
+    "consumer": "an automation runs `ingest` for a dataset that a flow of the project's own consumes",
     "not-on-this-server": "a trigger or an action that only Prefect Cloud knows",
     "matches-everything": "a trigger that every event matches",
     "fires-itself": "what an automation does fires it again, alone or by way of others",
@@ -130,7 +131,7 @@ def _foreign() -> Problem:
 
 def _unresolved(one: _Declared) -> Iterator[Problem]:
     for kind, name in references(one.form):
-        if one.names.id_of(kind, name) is None:
+        if one.names.id_of(kind, name) is None and not _is_consumed(name, one.names):
             known = one.names.known(kind)
             reason = f"refers to the {kind} {name!r}, which does not exist{_meant(name, known)}; {_there_are(known)}"
             yield Problem("unresolved", "error", reason)
@@ -144,6 +145,12 @@ def _unresolved(one: _Declared) -> Iterator[Problem]:
     for leaf in one.leaves:
         yield from _unknown_events(leaf)
         yield from _unknown_datasets(leaf, one.names)
+
+
+def _is_consumed(name: str, names: Names) -> bool:
+    """Whether it is the deployment that a flow of the project's own replaced, of which `_consumed` speaks."""
+    flow, _, loaded = name.partition("/")
+    return flow == "ingest" and loaded in names.consumers
 
 
 def _unknown_events(leaf: Form) -> Iterator[Problem]:
@@ -162,13 +169,25 @@ def _unknown_datasets(leaf: Form, names: Names) -> Iterator[Problem]:
             found = _DATASET.fullmatch(one)
             if found is None:
                 continue
-            prefix = f"ingest/{found['project']}."
-            known = sorted(name.removeprefix(prefix) for name in names.known("deployment") if name.startswith(prefix))
+            known = names.datasets_of(found["project"])
             if found["dataset"] not in known:
                 reason = f"waits for the dataset {found['dataset']!r}, which {found['project']} does not have"
                 yield Problem(
                     "unresolved", "warning", f"{reason}{_meant(found['dataset'], known)}; {_there_are(known)}"
                 )
+
+
+def _consumed(one: _Declared) -> Iterator[Problem]:
+    for kind, name in references(one.form):
+        if kind == "deployment" and _is_consumed(name, one.names):
+            loaded = name.partition("/")[2]
+            consumer = one.names.consumers[loaded]
+            dataset, own = loaded.rpartition(".")[2], consumer.partition("/")[0]
+            reason = (
+                f"runs {name!r}, but the flow {own!r} consumes the dataset {dataset}: write on_arrival({dataset!r}, "
+                f"flow={own!r}), or name the deployment {consumer!r}"
+            )
+            yield Problem("consumer", "error", reason)
 
 
 def _not_here(one: _Declared) -> Iterator[Problem]:
@@ -304,6 +323,7 @@ def _there_are(known: Sequence[str], *, shown: int = 20) -> str:
 
 _EACH = (
     _unresolved,
+    _consumed,
     _not_here,
     _matches_everything,
     _throttles,

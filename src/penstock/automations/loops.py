@@ -251,18 +251,18 @@ def _of_run(deployment: str, form: Form, names: Names) -> Iterator[Effect]:
         _related("deployment", f"prefect.deployment.{found}", name),
         _related("creator", f"prefect.automation.{automation}", form["name"]),
     ]
-    project, _, dataset = name.rpartition(".") if flow == "ingest" else (name, "", "")
-    if flow in ("ingest", "verify", "retain"):
+    loaded = names.loads(deployment)
+    project, _, dataset = loaded.rpartition(".") if loaded else (name, "", "")
+    if loaded or flow in ("verify", "retain"):
         pool = names.id_of("work pool", project) or stand_in("work pool", project)
         related.append(_related("work-pool", f"prefect.work-pool.{pool}", project))
         related += [_related("tag", f"prefect.tag.{tag}") for tag in sorted({owner_tag(project), dataset} - {""})]
     by = f"a run of {deployment}"
     yield from _of_states({**_RUN_STATES, **_AGAIN_STATES, **_END_STATES}, by, related)
-    if flow == "ingest" and project:
+    if loaded and project:
         yield from _of_penstock(project, dataset, _OF_A_LOAD, by)
     if flow == "verify":
-        prefix = f"ingest/{project}."
-        for other in (one.removeprefix(prefix) for one in names.known("deployment") if one.startswith(prefix)):
+        for other in names.datasets_of(project):
             yield from _of_penstock(project, other, (events.OBJECT_LOST, events.DATASET_PENDING), by)
 
 

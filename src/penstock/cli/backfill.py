@@ -11,6 +11,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from penstock.cli.running import NOTHING_RUNS, nothing_runs
 from penstock.cli.show import moment, table
 from penstock.declarations import Backfill, Dataset
 from penstock.errors import DeclarationError
@@ -39,8 +40,9 @@ def backfill(project_dir: Path, dataset: str | None, as_json: bool) -> None:
     columns = ["dataset", "done", "left", "failed", "last 10 min", "waiting from", "to"]
     rows = [[p.dataset, p.done, p.left, p.failed, p.recently, p.oldest, p.newest] for _, p in found]
     console.print(table(columns, rows))
+    down = nothing_runs(settings)
     for declared, progress in found:
-        for line in told(declared, progress):
+        for line in told(declared, progress, down=down):
             console.print(f"{progress.dataset}: {line}", markup=False, soft_wrap=True)
 
 
@@ -56,11 +58,14 @@ def with_backfill(datasets: Sequence[Dataset]) -> list[tuple[str, Backfill]]:
     return found
 
 
-def told(declared: Backfill, progress: Progress) -> list[str]:
+def told(declared: Backfill, progress: Progress, *, down: bool = False) -> list[str]:
     """What is said of one dataset below the table: what comes next and when it will be done."""
     rate = f"at most {declared.per_minute:,} a minute" if declared.per_minute else "as fast as they load"
     lines = [f"{declared.order} first, {rate}, when nothing new waits"]
-    if not progress.left:
+    if down:
+        waits = "old objects wait" if progress.left else "nothing old waits that is known of"
+        lines.append(f"{waits}, and {NOTHING_RUNS}")
+    elif not progress.left:
         lines.append("nothing old waits; what the sweep still finds is added")
     elif progress.estimate is None:
         lines.append("no estimate yet: none was loaded in the last minutes, and no per_minute is declared")

@@ -5,12 +5,13 @@ The text is as `ruff format` leaves it, whatever the project's line length is, f
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from penstock.declarations import Dataset
-from penstock.dialects import Excel
+from penstock.dialects import Csv, Excel
 from penstock.errors import DeclarationError
 from penstock.formats.names import normalised, quoted
 from penstock.formats.packed import bare_name
@@ -22,6 +23,9 @@ _LONGEST = 50
 _UNSAYABLE = re.compile(r"[^A-Za-z0-9 ._()-]")
 _PLAIN_PREFIX = re.compile(r"[^\"'\\\x00-\x1f\x7f]+/")
 _NUMBERS = re.compile(r"^(TINYINT|SMALLINT|INTEGER|BIGINT|HUGEINT|U[A-Z]+INT|INTEGER|FLOAT|DOUBLE|DECIMAL.*)$")
+
+_COUNTED = {"quantity", "qty", "price", "amount", "count", "total", "cost"}
+_NOT_COUNTED = {"id", "code", "number", "change", "delta", "diff", "difference", "balance"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +78,7 @@ def dataset_source(
     """
     shown = _UNSAYABLE.sub("_", example)[:_LONGEST]
     lines = [f'"""The dataset {dataset.name}, declared after the example {shown.strip(" .")}."""', ""]
-    names = "Dataset, Excel" if dataset.excel != Excel() else "Dataset"
+    names = ", ".join(["Csv"] * (dataset.csv != Csv()) + ["Dataset"] + ["Excel"] * (dataset.excel != Excel()))
     lines += [f"from penstock import {names}", "", "DATASET = Dataset(", f'    name="{dataset.name}",']
     if dataset.prefix != f"{dataset.name}/":
         lines.append(f'    prefix="{dataset.prefix}",')
@@ -82,13 +86,22 @@ def dataset_source(
         lines.append(f'    format="{dataset.format}",')
     if dataset.pattern:
         lines.append(f"    pattern={_code_of(dataset.pattern)},")
+    if dataset.csv != Csv():
+        lines.append(f"    csv=Csv({_csv_of(dataset.csv)}),")
     if dataset.excel != Excel():
         lines.append(f"    excel=Excel({_excel_of(dataset.excel)}),")
     if dataset.records:
-        lines.append(f'    records="{dataset.records}",')
+        lines.append(f"    records={_code_of(dataset.records)},")
     lines += _hint_lines(hints)
     lines += _check_lines(columns, reserved)
     return "\n".join([*lines, ")", ""])
+
+
+def _csv_of(csv: Csv) -> str:
+    said = {"delimiter": csv.delimiter, "encoding": csv.encoding, "decimal": csv.decimal, "skip": csv.skip}
+    return ", ".join(
+        f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in said.items() if value is not None
+    )
 
 
 def _excel_of(excel: Excel) -> str:
@@ -141,9 +154,15 @@ def _hint_lines(hints: Sequence[Hint]) -> list[str]:
     return lines
 
 
+def _is_counted(name: str) -> bool:
+    """Whether a number of that name is hardly ever below 0."""
+    words = set(name.split("_"))
+    return bool(words & _COUNTED) and not words & _NOT_COUNTED
+
+
 def _check_lines(columns: Sequence[Column], reserved: Collection[str]) -> list[str]:
     usable = [column for column in columns if NAME.match(column.name) and len(column.name) <= 48]
-    number = next((column.name for column in usable if _NUMBERS.match(column.type.upper())), None)
+    number = next((one.name for one in usable if _NUMBERS.match(one.type.upper()) and _is_counted(one.name)), None)
     first = usable[0].name if usable else "a_column"
     name, column, test = (
         (f"{number}_not_negative", number, ">= 0") if number else (f"{first}_given", first, "IS NOT NULL")

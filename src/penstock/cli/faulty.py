@@ -18,20 +18,22 @@ def refuse_faulty(settings: Settings, project: Project, datasets: Sequence[Datas
 
     By the schemas that the ledger remembers, where there is one that can be read.
     """
+    if told := faults_told(project, _remembered(settings, project.datasets if datasets is None else datasets)):
+        raise DeclarationError("\n".join(told))
+
+
+def faults_told(project: Project, known: Sequence[tuple[Dataset, Sequence[Schema]]]) -> list[str]:
+    """What is wrong in datasets whose columns are those of the schemas, with file and line, in their order."""
     from penstock.formats.declared import common, faults_of
 
     told = []
-    remembered = _remembered(settings, project.datasets if datasets is None else datasets)
-    for dataset, schemas in remembered:
-        known: list[Schema | None] = [*schemas] or [None]
-        for fault in common([faults_of(dataset, schema) for schema in known]):
+    for dataset, schemas in known:
+        columns: list[Schema | None] = [*schemas] or [None]
+        for fault in common([faults_of(dataset, schema) for schema in columns]):
             path, line = project.place(dataset.name, *fault.where)
             where = " ".join(fault.where)
             told.append((path, line or 0, f"dataset {dataset.name}: {where}: {fault.reason}"))
-    if told:
-        raise DeclarationError(
-            "\n".join(f"{path}:{line}: {text}" if line else f"{path}: {text}" for path, line, text in sorted(told))
-        )
+    return [f"{path}:{line}: {text}" if line else f"{path}: {text}" for path, line, text in sorted(told)]
 
 
 def _remembered(settings: Settings, datasets: Sequence[Dataset]) -> list[tuple[Dataset, list[Schema]]]:

@@ -14,7 +14,7 @@ import click
 
 from penstock.cli.preview import opened
 from penstock.declarations import Dataset, Format
-from penstock.dialects import Excel
+from penstock.dialects import Csv, Excel
 from penstock.errors import DeclarationError, PenstockError, Unreadable
 from penstock.settings import Settings, load_settings
 
@@ -35,6 +35,11 @@ _FORMATS = [form for form in get_args(Format) if form not in ("auto", "delivery"
 @click.option(
     "--header-row", type=click.IntRange(1), help="Which row of a sheet has the columns' names, if not the first."
 )
+@click.option("--encoding", help="Of CSV that is not UTF-8, by one of Python's names, such as windows-1252.")
+@click.option("--delimiter", help="What parts the columns of CSV, where it is not found: ';', or tab.")
+@click.option("--decimal", type=click.Choice([".", ","]), help="The decimal mark of CSV.")
+@click.option("--skip", type=click.IntRange(0), help="How many lines of CSV come before the columns' names.")
+@click.option("--records", help="The path to a JSON document's records, such as data.items.")
 @click.option("--print", "only_print", is_flag=True, help="Print what would be written, and write nothing.")
 @click.pass_obj
 def init_dataset(
@@ -45,6 +50,11 @@ def init_dataset(
     pattern: str | None,
     sheet: str | None,
     header_row: int | None,
+    encoding: str | None,
+    delimiter: str | None,
+    decimal: Any,
+    skip: int | None,
+    records: str | None,
     only_print: bool,
 ) -> None:
     """Write flows/NAME.py for files like FILE, and the automation that loads them as they arrive.
@@ -62,9 +72,13 @@ def init_dataset(
     if file == "-":
         raise click.UsageError("a dataset is named and read by its file's name: give a file")
     with opened(settings, file, None) as (path, where, key):
-        form, pattern = _form_of(path, where.name, form, pattern)
+        delimiter = "\t" if delimiter in ("tab", "\\t") else delimiter
+        csv = Csv(delimiter=delimiter, encoding=encoding, decimal=decimal, skip=skip)
+        form, pattern = _form_of(path, where.name, form, pattern, is_csv=csv != Csv())
         excel = Excel(sheet=int(sheet) if sheet and sheet.isdigit() else sheet, header_row=header_row or 1)
-        dataset = _begun(where.name, key, name, others, format=form, pattern=pattern, excel=excel)
+        read = {"format": form, "pattern": pattern, "excel": excel, "csv": csv, "records": records}
+        dataset = _begun(where.name, key, name, others, **read)
+        _refuse_unheeded(formats.detect(where.name, dataset), dataset)
         target = Path("flows") / f"{dataset.name}.py"
         if (settings.project_dir / target).exists():
             raise DeclarationError(f"{target} exists and is not overwritten; choose another name with --name")
@@ -91,10 +105,13 @@ def init_dataset(
     click.echo(f"Load it:     mkdir -p {shlex.quote(inbox)} && cp {shown} {shlex.quote(inbox)}")
 
 
-def _form_of(path: Path, filename: str, form: Format | None, pattern: str | None) -> tuple[Format, str | None]:
+def _form_of(
+    path: Path, filename: str, form: Format | None, pattern: str | None, *, is_csv: bool
+) -> tuple[Format, str | None]:
     """As asked, else `auto` where the name tells, else what the bytes look like; with the pattern of log lines."""
     from penstock import formats
     from penstock.cli.sniffed import sniffed
+    from penstock.formats.packed import bare_name
 
     if pattern is not None:
         return "log", pattern
@@ -104,10 +121,29 @@ def _form_of(path: Path, filename: str, form: Format | None, pattern: str | None
         with suppress(Unreadable):
             formats.detect(filename, Dataset(name="any"))
             return "auto", None
-    looks, pattern = sniffed(path)
-    if form == "log" and pattern is None:
-        raise click.UsageError("its lines are neither common nor combined: say --pattern, with a name for each group")
+        if is_csv:
+            return "csv", None
+    looks, pattern = sniffed(path, is_log=form == "log" or bare_name(filename).endswith(".log"))
+    if looks is None or (form == "log" and looks != "log"):
+        raise click.UsageError(_ask_for_pattern(filename, pattern))
     return looks, pattern
+
+
+def _ask_for_pattern(filename: str, offered: str | None) -> str:
+    pattern = offered or r"(?P<level>\w+) (?P<text>.*)"
+    return (
+        f"{filename}: its lines are neither common nor combined, and not taken for a table. Of a log say what they "
+        f"are, with a name for each column, such as\n  --pattern {shlex.quote(pattern)}\n"
+        "If it is a table: --format csv, and where that is not found --delimiter ';' --skip 3"
+    )
+
+
+def _refuse_unheeded(kind: str, dataset: Dataset) -> None:
+    """Raise click.UsageError for an option that says nothing of a file of this kind."""
+    if dataset.csv != Csv() and kind not in ("csv", "tsv"):
+        raise click.UsageError(f"--encoding, --delimiter, --decimal and --skip are for CSV, and this is {kind}")
+    if dataset.records is not None and kind not in ("json", "ndjson"):
+        raise click.UsageError(f"--records is for JSON, and this is {kind}")
 
 
 def _begun(filename: str, key: str | None, name: str | None, others: Sequence[Dataset], **read: Any) -> Dataset:
@@ -131,14 +167,12 @@ def _learned(path: Path, key: str, dataset: Dataset) -> tuple[Dataset, Schema, l
         raise Unreadable(f"{path.name} has 0 bytes; give an example with records in it")
     try:
         schema = formats.infer(path, key, dataset)
-        if records := records_in(path, key, dataset, schema):
+        if dataset.records is None and (records := records_in(path, key, dataset, schema)):
             dataset = replace(dataset, records=records)
             schema = formats.infer(path, key, dataset)
         found = hints(path, key, dataset, schema)
     except Unreadable as error:
-        excel = formats.detect(key, dataset) == "excel"
-        besides = "here: --sheet NAME, --header-row NUMBER" if excel else "another format is said with --format"
-        raise Unreadable(f"{path.name}: {error}; {besides}") from None
+        raise Unreadable(f"{path.name}: {_advised(path, str(error), formats.detect(key, dataset))}") from None
     except OSError as error:
         raise PenstockError(f"{path.name} cannot be read through: {error.strerror or error}") from error
     except MemoryError:  # Arrow's is an ArrowException too
@@ -148,6 +182,25 @@ def _learned(path: Path, key: str, dataset: Dataset) -> tuple[Dataset, Schema, l
     if not schema.columns:
         raise Unreadable(f"{path.name} has no records; give an example with some in it")
     return replace(dataset, columns={hint.column: hint.type for hint in found if hint.said}), schema, found
+
+
+def _advised(path: Path, reason: str, kind: str) -> str:
+    """Why an example cannot be read, and by which option it may be."""
+    from penstock.cli.shaky import readings
+
+    if kind in ("csv", "tsv") and reason.startswith("not UTF-8 text"):
+        number = re.search(r"line (\d+)", reason)
+        shown = [
+            f"\n  {text!r} with --encoding {name}" for name, text in readings(path, int(number[1]) if number else None)
+        ]
+        line = f"line {number[1]}" if number else "a line"
+        return f"not UTF-8 text. Say in which encoding it is; {line} reads{''.join(shown)}"
+    besides = {
+        "excel": "here: --sheet NAME, --header-row NUMBER",
+        "json": "where the records are is said with --records PATH, another format with --format",
+        "csv": "here: --delimiter, --encoding, --skip; another format is said with --format",
+    }
+    return f"{reason}; {besides.get(kind, 'another format is said with --format')}"
 
 
 def _refuse_other(code: str, dataset: Dataset) -> None:

@@ -4,18 +4,43 @@ from __future__ import annotations
 
 import shlex
 
+from penstock.cli.running import NOTHING_RUNS
 from penstock.ledger.states import next_step
 from penstock.model import NOTIFICATIONS_BUCKET, REFUSED_BUCKET, State
 
+IN_THE_TABLE = "its rows are in the warehouse"
+# What a run is to do, which there is none of while nothing runs.
+_AWAITED = (State.WAITING, State.PENDING, State.CLAIMED)
+
 
 def next_of(
-    state: State, *, name: str, delivery: str | None = None, removed: bool = False, rejected: int | None = 0
+    state: State,
+    *,
+    name: str,
+    delivery: str | None = None,
+    removed: bool = False,
+    rejected: int | None = 0,
+    dataset: str | None = None,
+    rows: str = IN_THE_TABLE,
+    down: bool = False,
 ) -> str:
-    """What is next for what has this full name; `delivery` is its `source:id` where it is one."""
+    """What is next for what has this full name; `delivery` is its `source:id` where it is one.
+
+    `rows` says of what was loaded where its rows are; `down`: it is known that nothing runs that would load anything.
+    """
+    step = _step_of(state, name=name, delivery=delivery, removed=removed, rejected=rejected, dataset=dataset)
+    step = step.replace(IN_THE_TABLE, rows) if state is State.LOADED else step
+    return f"{NOTHING_RUNS}. Then {step}" if down and state in _AWAITED and not removed else step
+
+
+def _step_of(
+    state: State, *, name: str, delivery: str | None, removed: bool, rejected: int | None, dataset: str | None
+) -> str:
     if state is State.LOADED and rejected and not removed:
+        look = f": penstock quarantine rejected {shlex.quote(dataset)} says why" if dataset else ""
         return (
-            f"its rows are in the warehouse, but for {rejected:,} that were rejected: penstock quarantine rejected "
-            "DATASET says why. The declaration mended: penstock replay --rejected " + shlex.quote(delivery or name)
+            f"{IN_THE_TABLE}, but for {rejected:,} that were rejected{look}. "
+            "The declaration mended: penstock replay --rejected " + shlex.quote(delivery or name)
         )
     if delivery is not None:
         return _of_delivery(state, shlex.quote(delivery), removed=removed)
@@ -26,17 +51,17 @@ def next_of(
             "mend what the reason names, and drop the file into the inbox again. "
             f"To give it up: penstock quarantine drop {shlex.quote(name)}"
         )
-    return next_step(state, removed=removed)
+    return next_step(state, removed=removed, key=shlex.quote(name))
 
 
 def _of_delivery(state: State, id: str, *, removed: bool) -> str:
     if removed:
-        rows = "its rows are in the warehouse, and " if state is State.LOADED else ""
+        rows = f"{IN_THE_TABLE}, and " if state is State.LOADED else ""
         return f"nothing; {rows}retention removed its envelope"
     replay = f"penstock deliveries replay {id}"
     steps = {
         State.WAITING: f"it is loaded as soon as it is whole. Not to wait: {replay}",
-        State.LOADED: f"nothing; its rows are in the warehouse. To replace them: {replay} --force",
+        State.LOADED: f"nothing; {IN_THE_TABLE}. To replace them: {replay} --force",
         State.QUARANTINED: f"mend what the reason names; then {replay}. To give it up: penstock quarantine drop {id}",
         State.EMPTY: f"nothing; it had no records. To read it again: {replay}",
         # Its sender cannot help: the id is known, and a retry is a duplicate.

@@ -112,7 +112,7 @@ async def make_plan(client: PrefectClient, settings: Settings, *, prune: bool = 
         (with_names(form, server.names), automation)
         for form, automation in zip(forms, project.automations, strict=True)
     ]
-    wanted = all_wanted(project.datasets, settings)
+    wanted = all_wanted(project.datasets, settings, project.own_flows)
     deployments, gone = plan_deployments(wanted, server.deployments, tag=tag)
     try:
         compared = compare(declared, server.automations, project=settings.project, prune=prune)
@@ -132,7 +132,7 @@ async def make_plan(client: PrefectClient, settings: Settings, *, prune: bool = 
     }
     findings = lint(
         declared,
-        names=server.names.without(going).knowing(to_be),
+        names=server.names.without(going).knowing(to_be).consumed_by(project.consumers, project=settings.project),
         schemas={
             **{name: Accepts.of(raw) for name, raw in server.deployments.items() if raw["id"] not in going},
             **{one.name: Accepts(schema=one.parameter_schema, given=one.fields["parameters"]) for one in wanted},

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -40,8 +41,8 @@ def preview(project_dir: Path, file: str, asked: str | None, name: str | None, r
     """
     from rich.text import Text
 
-    from penstock.cli.faulty import refuse_faulty
-    from penstock.cli.previewing import look, preview_facts, target_of
+    from penstock.cli.faulty import faults_told, refuse_faulty
+    from penstock.cli.previewing import inferred, look, preview_facts, target_of
     from penstock.cli.show_preview import preview_lines
     from penstock.model import State
     from penstock.project import load_project
@@ -53,9 +54,14 @@ def preview(project_dir: Path, file: str, asked: str | None, name: str | None, r
         refuse_faulty(settings, project, [target.dataset])
         schemas = Schemas(settings, target.dataset.name)
         try:
-            found = look(path, target, schemas.latest)
+            found = look(path, target, schemas.latest, lambda: schemas.others)
         except OSError as error:
             raise PenstockError(f"{file} cannot be read through: {error.strerror or error}") from error
+        if found.result is None and not schemas.found and (schema := inferred(path, target)):
+            # By the file's own columns more can be said of what is wrong than before it came.
+            told = faults_told(project, [(target.dataset, [schema])])
+            wrong = f"the file does not fit its declaration, or that is wrong: {'; '.join(told)}"
+            found = replace(found, reason=wrong) if told else found
         if as_json:
             facts = {"file": file, **preview_facts(found, rows), "schema_note": schemas.said}
             click.echo(json.dumps(facts, indent=2, default=str))
@@ -74,11 +80,15 @@ class Schemas:
         self._settings = settings
         self._dataset = dataset
         self.said = "schema inferred from this file"
+        self.found = False
+        # By format, where none is remembered for the file's own.
+        self.others: dict[str, Schema] = {}
 
     def latest(self, form: str) -> Schema | None:
         """The newest one of a format; None, and the reason in `said`, when there is none to be had."""
         from sqlalchemy import make_url
 
+        from penstock.flows.learning import of_every_format
         from penstock.wiring import open_ledger
 
         url = make_url(self._settings.ledger)
@@ -92,11 +102,16 @@ class Schemas:
             return None
         try:
             found = ledger.schemas.latest(self._dataset, form)
+            if found is None:
+                self.others = of_every_format(ledger, self._dataset)
         finally:
             ledger.close()
         if found is None:
             self.said = f"schema inferred from this file: none is remembered for {form} of {self._dataset}"
+            if self.others:
+                self.said += f"; columns and types are those of {', '.join(sorted(self.others))}"
         else:
+            self.found = True
             self.said = f"schema version {found.version}, which the ledger remembers for {form} of {self._dataset}"
         return found
 

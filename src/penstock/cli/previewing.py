@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import shlex
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -29,6 +30,7 @@ from penstock.landing import dataset_for
 from penstock.ledger.decide import no_dataset
 from penstock.model import Schema, State
 from penstock.sensors.settle import is_temporary
+from penstock.widening import joined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +113,13 @@ def target_of(path: PurePosixPath, datasets: Sequence[Dataset], *, key: str | No
     )
 
 
-def look(path: Path, target: Target, remembered: Callable[[str], Schema | None]) -> Preview:
-    """Read the file by the schema that is remembered for its format, else by its own.
+def look(
+    path: Path,
+    target: Target,
+    remembered: Callable[[str], Schema | None],
+    others: Callable[[], Mapping[str, Schema]] = dict,
+) -> Preview:
+    """Read the file by the schema that is remembered for its format, else by its own and those of `others`.
 
     Raises DeclarationError for faulty expressions, where it is sure that the file is not to blame.
     """
@@ -126,7 +133,8 @@ def look(path: Path, target: Target, remembered: Callable[[str], Schema | None])
             # A reader puts what a small file holds in the place of a compressed one: not in that of the file itself.
             link = Path(folder) / "file"
             link.symlink_to(path.absolute())
-            reader = Reader({1: (link, target.key)}, dataset=dataset, remembered=remembered, progress=lambda: None)
+            files = {1: (link, target.key)}
+            reader = Reader(files, dataset=dataset, remembered=remembered, others=others, progress=lambda: None)
             found = reader.read(1)
             judged = judge_all(found, control)
     except Unreadable as error:
@@ -136,6 +144,7 @@ def look(path: Path, target: Target, remembered: Callable[[str], Schema | None])
     except (pa.ArrowException, ValueError, OverflowError, RecursionError) as error:
         return _failed(target, f"{type(error).__name__}: {error}", notes)
     result = judged.result
+    notes += _hint_notes(found, target.dataset)
     rescued = result.rows.column(RESCUED)
     return Preview(
         target=target,
@@ -282,7 +291,8 @@ def _origin(name: str, found: Found, declared: Dataset) -> dict[str, str]:
         return {"made_from": "transform", "typed": "transform"}
     before = {one.name: one.type for one in found.known.columns} if found.known else None
     if name in dataset.columns and dataset.columns[name].upper() == column.type.upper():
-        typed = "hint"
+        was = before.get(name, column.type) if before else column.type
+        typed = "hint" if was.upper() == column.type.upper() else f"hint, {was} until now"
     elif before is None:
         typed = "inferred"
     elif name not in before:
@@ -300,6 +310,34 @@ def _notes(target: Target) -> list[str]:
     if target.dataset.format == "delivery":
         notes.append(f"{target.dataset.name} is fed by the webhook, not by files: penstock send SOURCE FILE")
     return notes
+
+
+def _hint_notes(found: Found, declared: Dataset) -> list[str]:
+    """What the type hints mean that name no column, and those that are other than what is remembered."""
+    columns = {column.name: column.type for column in found.result.schema.columns}
+    before = {column.name: column.type for column in found.known.columns} if found.known else {}
+    notes = []
+    for name, kind in declared.columns.items():
+        if name not in columns and name not in found.dataset.derive:
+            near = difflib.get_close_matches(name.lower(), columns, n=1)
+            notes.append(f"columns: no column is called {name}{f'; nearest {near[0]}' if near else ''}")
+        elif name in before and before[name].upper() != kind.upper():
+            table = joined(before[name], kind)
+            stays = "stays" if table.upper() == before[name].upper() else "becomes"
+            notes.append(f"columns: {name} is read as {kind} from now on; in the table it {stays} {table}")
+    return notes
+
+
+def inferred(path: Path, target: Target) -> Schema | None:
+    """The columns that the file has by itself; None where it cannot be read as far as that."""
+    with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
+        link = Path(folder) / "file"
+        link.symlink_to(path.absolute())
+        try:
+            found = formats.infer(link, target.key, target.dataset)
+        except (Unreadable, pa.ArrowException, ValueError, OverflowError, RecursionError):
+            return None
+    return found if found.columns else None
 
 
 def _failed(target: Target, reason: str, notes: Sequence[str]) -> Preview:

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from penstock.cli.rejected import rejected
 from penstock.cli.replay import SINCE, ask, replay, tell, when, who
-from penstock.cli.show import cell, moment, table
+from penstock.cli.show import cell, moment
 from penstock.cli.why import as_key
 from penstock.ledger.facts import Story
 from penstock.ledger.replay import Selection
@@ -55,17 +55,15 @@ def ls(project_dir: Path, dataset: str | None, since: datetime | None, limit: in
         click.echo("Nothing is in quarantine" + (" that you ask for." if dataset or since else "."))
         return
     console = Console(highlight=False)
-    rows = [
-        [
-            story.name + (f" ({story.source}:{story.delivery})" if story.delivery else ""),
-            story.dataset or "(no dataset)",
-            story.changed_at,
-            story.attempts,
-            story.reason,
-        ]
-        for story in stories
-    ]
-    console.print(table(["name", "dataset", "since", "attempts", "reason"], rows))
+    for story in stories:
+        # A name on a line that is not broken can be copied.
+        delivery = f" ({story.source}:{story.delivery})" if story.delivery else ""
+        tried = f", {story.attempts:,} failed attempts" if story.attempts else ""
+        console.print(f"[bold]{cell(story.name)}[/bold]{cell(delivery)}", soft_wrap=True)
+        console.print(
+            f"  {story.dataset or '(no dataset)'}, since {moment(story.changed_at)}{tried}: {cell(story.reason)}",
+            soft_wrap=True,
+        )
     if len(found) > limit:
         console.print(f"There are more than these {limit}: ask with --limit, --dataset or --since")
     console.print("One of them: penstock quarantine show NAME. Load it again: penstock quarantine replay NAME")
@@ -177,9 +175,10 @@ def _tell(console: Console, story: Story, prefect_api_url: str) -> None:
     console.print(f"  in quarantine since {moment(story.changed_at)}: {cell(story.reason)}", soft_wrap=True)
     if story.delivery:
         console.print(f"  delivery {cell(story.delivery)} of {cell(story.source)}", soft_wrap=True)
-    console.print(
-        f"  {story.attempts} attempts failed or died, and {story.hiccups} met a transient error", soft_wrap=True
-    )
+    if story.attempts or story.hiccups:
+        console.print(
+            f"  {story.attempts} runs failed or died with it, and {story.hiccups} met a transient error", soft_wrap=True
+        )
     console.print(f"  {moment(story.arrived_at)}  arrived by {story.via.value}, {story.size:,} bytes", soft_wrap=True)
     for fact in story.facts:
         console.print(f"  {moment(fact.at)}  {fact.what}: {cell(fact.detail)}", soft_wrap=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from penstock.cli.running import NOTHING_RUNS, nothing_runs
 from penstock.cli.why import as_key
 from penstock.ledger.database import utc_now
 from penstock.ledger.replay import Done, Selection
@@ -145,10 +146,20 @@ def replay_selection(
             f"{selection.dataset}",
             err=True,
         )
-    tell(done, "replayed", selection, force=force, dry_run=dry_run, as_json=as_json)
+    down = nothing_runs(settings)
+    tell(done, "replayed", selection, force=force, dry_run=dry_run, as_json=as_json, down=down)
 
 
-def tell(done: Done, what: str, selection: Selection, *, force: bool = True, dry_run: bool, as_json: bool) -> None:
+def tell(
+    done: Done,
+    what: str,
+    selection: Selection,
+    *,
+    force: bool = True,
+    dry_run: bool,
+    as_json: bool,
+    down: bool = False,
+) -> None:
     """Print what was done and what was refused; exit code 1 when not everything was done."""
     if as_json:
         facts = asdict(done)
@@ -161,7 +172,7 @@ def tell(done: Done, what: str, selection: Selection, *, force: bool = True, dry
         facts[_WOULD[what] if dry_run else what] = facts.pop("moved")
         click.echo(json.dumps({**facts, "dry_run": dry_run}, indent=2))
     else:
-        _tell(done, what, selection, force=force, dry_run=dry_run)
+        _tell(done, what, selection, force=force, dry_run=dry_run, down=down)
     if not done.complete:
         sys.exit(1)
 
@@ -175,7 +186,7 @@ def who() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def _tell(done: Done, what: str, selection: Selection, *, force: bool, dry_run: bool) -> None:
+def _tell(done: Done, what: str, selection: Selection, *, force: bool, dry_run: bool, down: bool) -> None:
     if done.moved:
         of = ", ".join(f"{count:,} of {dataset or '(no dataset)'}" for dataset, count in sorted(done.datasets.items()))
         click.echo(f"{'Would be ' if dry_run else ''}{what}: {of} ({_names(done.first, done.moved)})")
@@ -201,7 +212,7 @@ def _tell(done: Done, what: str, selection: Selection, *, force: bool, dry_run: 
             f"{'' if loaded else ' What is loaded is replaced with --force'}"
         )
     if done.moved and not dry_run:
-        click.echo("Next: penstock status")
+        click.echo(f"Next: {NOTHING_RUNS}" if down else "Next: penstock status")
 
 
 def _names(first: Sequence[str], count: int) -> str:

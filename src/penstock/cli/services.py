@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ import click
 
 from penstock.cli.main import start_logging
 from penstock.declarations import Bucket, Folder
-from penstock.errors import CannotListen
+from penstock.errors import CannotListen, PenstockError
 from penstock.sensors.bucket import BucketSensor, StoreFolderSensor
 from penstock.settings import Settings, load_settings
 from penstock.watchdog import Watchdog
@@ -127,6 +127,7 @@ def relay(project_dir: Path) -> None:
         project=settings.project,
         unanswered_after=timedelta(seconds=settings.wakeup_seconds),
         alive=watchdog.loop("relay"),
+        consumers=_consumers(settings),
     )
     watchdog.start()
     with listening(bell_path(settings.home)) as wait:
@@ -145,6 +146,17 @@ def worker(project_dir: Path) -> None:
     argv = worker_argv()
     env = {**client_env(os.environ, settings), **without_tls(settings)}
     os.execve(argv[0], argv, env)  # noqa: S606 - no shell is wanted
+
+
+def _consumers(settings: Settings) -> Mapping[str, str]:
+    """The flows that consume datasets; a broken file of the project must not keep the relay from waking the others."""
+    from penstock.project import load_project
+
+    try:
+        return load_project(settings.project_dir, only=["flows"]).consumers
+    except PenstockError as error:
+        log.warning("%s; until the relay is started again it takes every dataset to be loaded by ingest", error)
+        return {}
 
 
 def _listen(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,12 +16,16 @@ from penstock.cli.dataset_file import Hint
 from penstock.declarations import Dataset
 from penstock.formats.engine import cursor
 from penstock.formats.names import json_keys, quoted
+from penstock.formats.plain import plain_file
 from penstock.model import NAME, Column, Schema
 
 # A text column is worth a hint when so many of its values are numbers.
 _MOSTLY = 0.9
 _ENOUGH = 20
 _MOST_COLUMNS = 500
+# Those in which CSV that is not UTF-8 mostly comes: Western, Central European, Cyrillic, DOS, Mac.
+_ENCODINGS = ("windows-1252", "windows-1250", "iso-8859-2", "windows-1251", "cp850", "mac-roman")
+_SHOWN = 40
 _WORD = re.compile(r"^[A-Za-z_][A-Za-z0-9_-]*$")
 
 _DAY_AND_MONTH = r"\s*([0-9]{1,2})[/.-]([0-9]{1,2})[/.-]([0-9]{4}|[0-9]{2})\b.*"
@@ -94,6 +99,23 @@ def records_in(path: Path, key: str, dataset: Dataset, schema: Schema) -> str | 
             if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
                 return ".".join(keys)
     return None
+
+
+def readings(path: Path, number: int | None) -> list[tuple[str, str]]:
+    """How a line of a text would read in encodings that are common, by their names; the first in doubt without one.
+
+    Those that read it alike are one, under the first's name. Raises Unreadable.
+    """
+    with plain_file(path) as plain, plain.open("rb") as file:
+        lines = (line for at, line in enumerate(file, start=1) if at == number or (not number and not line.isascii()))
+        line = next(lines, b"").strip()
+    found: dict[str, str] = {}
+    for encoding in _ENCODINGS:
+        with suppress(UnicodeDecodeError):
+            text = line.decode(encoding)
+            begin = max(0, next((at for at, letter in enumerate(text) if not letter.isascii()), 0) - _SHOWN // 2)
+            found.setdefault(text[begin : begin + _SHOWN], encoding)
+    return [(encoding, text) for text, encoding in found.items()]
 
 
 def reserved_words() -> frozenset[str]:

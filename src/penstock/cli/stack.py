@@ -221,7 +221,13 @@ def _part(name: str, settings: Settings, env: dict[str, str]) -> Child:
     return Child(
         name=name,
         argv=[sys.executable, "-m", "penstock.cli", "--project", str(settings.project_dir), name],
-        env={**env, "PENSTOCK_HOME": str(settings.home), "PENSTOCK_INBOX": str(settings.inbox)},
+        env={
+            **env,
+            "PENSTOCK_HOME": str(settings.home),
+            "PENSTOCK_INBOX": str(settings.inbox),
+            # Where files of flows/ import Prefect, which else makes its folder in the user's home.
+            "PREFECT_HOME": str(settings.home / "prefect"),
+        },
         ready=ready.get(name),
         cwd=settings.project_dir,
         grace_seconds=DRAIN_SECONDS if name == "serve" else GRACE_SECONDS,

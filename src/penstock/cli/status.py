@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 
+from penstock.cli.in_the_table import counted, where_rows_give_way
+from penstock.cli.running import nothing_runs, pid_of_up
 from penstock.cli.show import cell, moment, table
 from penstock.ledger import Ledger
 from penstock.ledger.facts import Standing
+from penstock.ledger.watermarks import Watermark
 from penstock.model import State
-from penstock.settings import RUNTIME_FILE, load_settings, read_made
+from penstock.settings import Settings, load_settings
 from penstock.wiring import open_ledger
+
+_OTHERS = (State.EMPTY, State.MISSING, State.SUPERSEDED, State.IGNORED)
 
 
 @click.command()
@@ -30,12 +34,24 @@ def status(project_dir: Path, as_json: bool) -> None:
     standings = ledger.facts.standings()
     outstanding = ledger.wakeups.outstanding()
     unsent = ledger.outbox.count()
-    pid = _pid(read_made(settings.home, RUNTIME_FILE))
+    pid = pid_of_up(settings)
+    tables, not_asked = _in_tables(settings, standings)
+    standings = [replace(standing, rows=tables.get(standing.dataset, standing.rows)) for standing in standings]
+    watermarks = {one.dataset: found for one in standings if (found := ledger.watermarks.of(one.dataset))}
     if as_json:
         facts = {
             "project": settings.project,
             "up": pid,
-            "datasets": [asdict(standing) for standing in standings],
+            "datasets": [
+                {
+                    **asdict(standing),
+                    "rows_of": "ledger" if standing.dataset not in tables else "table",
+                    "rows_not_asked": not_asked.get(standing.dataset),
+                    "event_time": found.event_time if (found := watermarks.get(standing.dataset)) else None,
+                    "late": found.late if found else None,
+                }
+                for standing in standings
+            ],
             "wakeups": [asdict(wakeup) for wakeup in outstanding],
             "unsent_events": unsent,
             "named_and_absent": ledger.announcements.absent(limit=0)[0],
@@ -43,7 +59,7 @@ def status(project_dir: Path, as_json: bool) -> None:
         click.echo(json.dumps(facts, indent=2, default=str))
         return
     console = Console(highlight=False)
-    console.print(f"[bold]{settings.project}[/bold]  " + (f"up (pid {pid})" if pid else "down; start: penstock up"))
+    console.print(f"[bold]{settings.project}[/bold]  " + _running(settings, pid))
     if not standings:
         console.print(f"Nothing has arrived yet. Drop a file into {settings.inbox}/<dataset>/")
         return
@@ -58,23 +74,21 @@ def status(project_dir: Path, as_json: bool) -> None:
                 standing.rows,
                 standing.rejected,
                 pending,
+                counts.get(State.WAITING, 0),
                 counts.get(State.QUARANTINED, 0),
-                sum(counts.get(state, 0) for state in (State.EMPTY, State.MISSING, State.SUPERSEDED, State.IGNORED)),
+                sum(counts.get(state, 0) for state in _OTHERS),
                 standing.oldest_pending if pending else None,
             ]
         )
-    columns = ["dataset", "loaded", "rows", "rejected", "pending", "quarantined", "other", "oldest pending"]
+    columns = ["dataset", "loaded", "rows", "rejected", "pending", "waiting", "quarantined", "other", "oldest pending"]
     console.print(table(columns, rows))
     for standing in standings:
-        if standing.archived:
-            console.print(f"{standing.dataset}: {standing.archived} more were done with, and are archived")
-        if standing.hold_until:
-            console.print(f"{standing.dataset} is held by a transient error until {standing.hold_until}")
+        for line in _besides(standing, watermarks.get(standing.dataset), not_asked.get(standing.dataset)):
+            console.print(f"{standing.dataset or '(no dataset)'}: {cell(line)}", soft_wrap=True)
     for line in _not_whole(ledger, standings):
         console.print(line, soft_wrap=True)
-    for wakeup in outstanding:
-        if wakeup.attempt > 1:
-            console.print(f"{wakeup.dataset}: wake-up sent {wakeup.attempt} times; {wakeup.note or 'no run yet'}")
+    for wakeup in (one for one in outstanding if one.attempt > 1):
+        console.print(f"{wakeup.dataset}: wake-up sent {wakeup.attempt} times; {wakeup.note or 'no run yet'}")
     if unsent:
         console.print(f"{unsent} events wait for Prefect")
     if any(standing.counts.get(State.QUARANTINED) for standing in standings):
@@ -82,6 +96,46 @@ def status(project_dir: Path, as_json: bool) -> None:
         for story in ledger.facts.by_state(State.QUARANTINED, limit=10):
             console.print(f"  {story.key}: {story.reason}", markup=False)
         console.print("More: penstock quarantine ls")
+
+
+def _running(settings: Settings, pid: int | None) -> str:
+    if pid is not None:
+        return f"up (pid {pid})"
+    if nothing_runs(settings):
+        return "down; start: penstock up"
+    return "no penstock up runs here; with the Prefect that is configured its parts may run elsewhere"
+
+
+def _in_tables(settings: Settings, standings: Sequence[Standing]) -> tuple[dict[str, int], dict[str, str]]:
+    """Of datasets whose rows give way to others the rows in their tables, or why the warehouse did not say.
+
+    Where rows are only appended nobody is asked.
+    """
+    loaded = [standing.dataset for standing in standings if standing.rows]
+    merging = where_rows_give_way(settings) if loaded else ()
+    if merging is None:
+        why = "the declarations cannot be read (penstock doctor)"
+        return {}, dict.fromkeys(loaded, why)
+    meant = [dataset for dataset in loaded if dataset in merging]
+    found, why_not = counted(settings, meant) if meant else ({}, None)
+    return found, {dataset: why_not for dataset in meant if why_not is not None and dataset not in found}
+
+
+def _besides(standing: Standing, watermark: Watermark | None, not_asked: str | None) -> Iterator[str]:
+    """What the table has no column for."""
+    if standing.archived:
+        yield f"{standing.archived:,} more were done with, and are archived"
+    if standing.hold_until:
+        yield f"held by a transient error until {moment(standing.hold_until)}"
+    if not_asked is not None:
+        yield f"rows are those that were loaded, whether they gave way to others or not: {not_asked}"
+    named = [(standing.counts.get(state, 0), state.value) for state in _OTHERS if state is not State.IGNORED]
+    ignored = standing.counts.get(State.IGNORED, 0) - standing.markers
+    named += [(ignored, "ignored"), (standing.markers, "marker file" if standing.markers == 1 else "marker files")]
+    if any(count for count, _ in named):
+        yield "other: " + ", ".join(f"{count:,} {name}" for count, name in named if count)
+    if watermark is not None:
+        yield f"{watermark.late:,} rows came late; event times until {moment(watermark.event_time)}"
 
 
 def _not_whole(ledger: Ledger, standings: Sequence[Standing]) -> Iterator[str]:
@@ -98,16 +152,3 @@ def _not_whole(ledger: Ledger, standings: Sequence[Standing]) -> Iterator[str]:
     if absent:
         named = ", ".join(f"{cell(one.key)} (by {cell(one.manifest)})" for one in first)
         yield f"named by manifests and not there: {absent:,}, such as {named}"
-
-
-def _pid(runtime: dict[str, Any]) -> int | None:
-    pid = runtime.get("pid")
-    if not isinstance(pid, int):
-        return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return pid

@@ -15,11 +15,14 @@ from rich.console import Console
 
 from penstock.cli.delivery_body import call, refused_of
 from penstock.cli.failed_actions import Concerned, failed_actions
-from penstock.cli.next_steps import next_of
+from penstock.cli.in_the_table import Gone, gave_way, gone_of, where_rows_give_way
+from penstock.cli.next_steps import IN_THE_TABLE, next_of
+from penstock.cli.running import nothing_runs
 from penstock.cli.show import STYLES, cell, moment
 from penstock.cli.show_refused import refused_facts, refused_lines
 from penstock.ledger.facts import Story
 from penstock.ledger.waiting import MARKER, MARKER_REMOVED
+from penstock.model import State
 from penstock.outbox.prefect_history import FailedAction
 from penstock.settings import Settings, load_settings
 from penstock.wiring import open_ledger
@@ -41,8 +44,9 @@ def why(project_dir: Path, key: str, as_json: bool) -> None:
     refused = refused_of(ledger, key)
     manifests = ledger.announcements.naming(as_key(settings, key)) if not stories else []
     concerned = failed_actions(settings, stories, datetime.now(UTC))
+    gone = _gone(settings, stories)
     if as_json:
-        told = [_facts(story, concerned) for story in stories]
+        told = [_facts(story, concerned, gone) for story in stories]
         told += [{**refused_facts(one), "state": "refused"} for one in refused]
         click.echo(json.dumps(told, indent=2, default=str))
     elif not stories and not refused and manifests:
@@ -55,8 +59,9 @@ def why(project_dir: Path, key: str, as_json: bool) -> None:
         )
     else:
         console = Console(highlight=False)
+        down = nothing_runs(settings)
         for story in stories:
-            _tell(console, story, concerned.of.get(story.id, ()))
+            _tell(console, story, concerned.of.get(story.id, ()), gone=gone, down=down)
         for one in refused:
             for line in refused_lines(one):
                 console.print(line, soft_wrap=True)
@@ -80,15 +85,45 @@ def as_key(settings: Settings, key: str) -> str:
     return key.removeprefix(f"{inbox}/")
 
 
-def _facts(story: Story, concerned: Concerned) -> dict[str, Any]:
+def _gone(settings: Settings, stories: Sequence[Story]) -> Gone:
+    """Nobody is asked where rows are only appended: these stay."""
+    if not any(_has_rows(story) for story in stories):
+        return Gone()
+    merging = where_rows_give_way(settings)
+    return gone_of(
+        settings, [one.name for one in stories if _has_rows(one) and (merging is None or one.dataset in merging)]
+    )
+
+
+def _has_rows(story: Story) -> bool:
+    return story.state is State.LOADED and bool(story.rows)
+
+
+def _facts(story: Story, concerned: Concerned, gone: Gone) -> dict[str, Any]:
     failed = [
         {"at": one.at, "automation": one.automation, "action": one.action, "reason": one.reason}
         for one in concerned.of.get(story.id, ())
     ]
-    return {**asdict(story), "failed_actions": failed if concerned.asked else None}
+    return {**asdict(story), "failed_actions": failed if concerned.asked else None, **_gone_facts(story, gone)}
 
 
-def _tell(console: Console, story: Story, failed: Sequence[FailedAction]) -> None:
+def _gone_facts(story: Story, gone: Gone) -> dict[str, Any]:
+    """`gone` is None where no row can be gone, or nobody knows: then `not_asked` says why."""
+    asked = story.name in gone.asked
+    return {"gone": gone.rows.get(story.name), "not_asked": gone.not_asked if asked else None}
+
+
+def _rows_told(story: Story, gone: Gone) -> str:
+    if story.name in gone.asked and gone.not_asked is not None:
+        return (
+            "its rows were loaded; whether others took their place is not known, the warehouse was not asked: "
+            f"{gone.not_asked}"
+        )
+    lost = gone.rows.get(story.name, 0)
+    return gave_way(story.rows or 0, lost) if lost else IN_THE_TABLE
+
+
+def _tell(console: Console, story: Story, failed: Sequence[FailedAction], *, gone: Gone, down: bool) -> None:
     style = STYLES.get(story.state, "dim")
     console.print(f"[bold]{cell(story.name)}[/bold]  [{style}]{story.state.value}[/{style}]", soft_wrap=True)
     console.print(f"  {moment(story.arrived_at)}  arrived by {story.via.value}, {story.size:,} bytes", soft_wrap=True)
@@ -109,7 +144,16 @@ def _tell(console: Console, story: Story, failed: Sequence[FailedAction]) -> Non
         console.print(f"  waits for {cell(story.waits_for)}", soft_wrap=True)
     delivery = f"{story.source}:{story.delivery}" if story.delivery else None
     removed = story.archived_at is not None
-    step = next_of(story.state, name=story.name, delivery=delivery, removed=removed, rejected=story.rejected)
+    step = next_of(
+        story.state,
+        name=story.name,
+        delivery=delivery,
+        removed=removed,
+        rejected=story.rejected,
+        dataset=story.dataset,
+        rows=_rows_told(story, gone),
+        down=down,
+    )
     if story.reason in (MARKER, MARKER_REMOVED):
         step = "nothing is loaded of it; what waited for it says so itself: penstock why KEY"
     console.print(f"  next: {cell(step)}", soft_wrap=True)

@@ -27,25 +27,30 @@ from penstock.errors import (
     Transient,
     Unreadable,
 )
+from penstock.flows.again import see_the_same_records, with_raw
 from penstock.flows.counting import Counting
 from penstock.flows.fetching import Fetched, Fetcher
+from penstock.flows.fitting import Fitting, write_of
 from penstock.flows.judging import judge_all, judge_nothing
-from penstock.flows.learning import as_text, read_losing_nothing
+from penstock.flows.learning import learn_of_the_dead, of_every_format, propose, read_losing_nothing
 from penstock.flows.manifests import announce_named, is_manifest
 from penstock.flows.older import Older
-from penstock.flows.reading import Reader
+from penstock.flows.reading import Found, Reader
 from penstock.flows.report import Counts, Report
+from penstock.formats.engine import BY_THE_DATA
 from penstock.formats.evolve import cause_of
-from penstock.formats.lattice import joined
 from penstock.formats.names import json_keys
+from penstock.formats.object_checks import ControlFile
 from penstock.formats.result import REJECTED
 from penstock.formats.transform import NO_ROWS
 from penstock.landing import Landing
 from penstock.ledger import Ledger
 from penstock.ledger.decide import is_poison
+from penstock.machine_faults import raise_machine_fault
 from penstock.model import Lease, ObjectRef, Outcome, Schema, State, Via
 from penstock.objects import ObjectStore
-from penstock.warehouse.base import APPEND, LoadPart, Warehouse, Write
+from penstock.warehouse.base import LoadPart, Warehouse
+from penstock.warehouse.rows import agreed, as_kinds
 
 log = logging.getLogger(__name__)
 
@@ -93,17 +98,20 @@ class Batch:
         self._counting = Counting(dataset, ledger)
         self._replaced: list[ObjectRef] = []
         self._changed: dict[str, list[str]] = {}
-        self._columns: dict[str, str] = {}
+        self._columns: dict[int, tuple[tuple[str, str], ...]] = {}
+        self._fitting = Fitting(dataset, warehouse)
         self._originals: dict[str, str] = {}
-        self._learned: dict[str, Schema] = {}
-        self._causes: dict[str, str] = {}
+        # By format, with the cause.
+        self._learned: dict[str, tuple[Schema, str]] = {}
+        self._prepared = False
 
     def fetch(self) -> int:
         """Download every object, etag asserted; returns how many came. Objects changed meanwhile are superseded.
 
         What a run loaded that died before it told the ledger is not read again: it is loaded, whatever became of its
-        key since. Raises WarehouseLocked where that is looked up.
+        key since, and what it taught is remembered. Raises WarehouseLocked where that is looked up, LeaseLost.
         """
+        learn_of_the_dead(self._ledger, self._warehouse, self._lease)
         self._find_loaded()
         self._give_up_poison()
         wanted = [ref for ref in self.refs if ref.id not in self.outcomes and (ref.entry or ref.size)]
@@ -124,20 +132,31 @@ class Batch:
         faults.point("ingest.after_read")
         return len(self._fetched)
 
-    def check(self) -> int:
-        """Parse and check what was fetched; returns the good rows.
+    def prepare(self) -> None:
+        """Look up what the objects replace and read the manifests; once, however often it is asked for.
 
-        Raises DeclarationError for faulty SQL in the declaration, WarehouseLocked where an overwrite is looked up.
+        Raises WarehouseLocked.
         """
+        if self._prepared:
+            return
         # What is written again is merged where the dataset merges, or takes the place of its partitions.
         if self._dataset.on_overwrite == "replace" and self._dataset.write == "append":
             self._older.find(self._ledger, self._warehouse)
         self._counting.begin()
         self._read_manifests()
+        self._prepared = True
+
+    def check(self) -> int:
+        """Parse and check what was fetched; returns the good rows.
+
+        Raises DeclarationError for faulty SQL in the declaration, WarehouseLocked where an overwrite is looked up.
+        """
+        self.prepare()
         reader = Reader(
             {number: (found.path, found.name) for number, found in self._fetched.items()},
             dataset=self._dataset,
             remembered=lambda form: self._ledger.schemas.latest(self._dataset.name, form),
+            others=lambda: of_every_format(self._ledger, self._dataset.name),
             progress=self._progress,
         )
         good = 0
@@ -152,6 +171,14 @@ class Batch:
                 self._end(ref, State.QUARANTINED, str(error))
             except (pa.ArrowException, ValueError, OverflowError, RecursionError) as error:
                 self._end(ref, State.QUARANTINED, f"{type(error).__name__}: {error}")
+            except BY_THE_DATA as error:
+                raise_machine_fault(error)
+                # DuckDB's own words would hold values.
+                self._end(ref, State.QUARANTINED, f"DuckDB cannot read it: {type(error).__name__}")
+        self._round_off()
+        return good
+
+    def _round_off(self) -> None:
         for ref in self.refs:
             outcome = self.outcomes.get(ref.id)
             if outcome is None or outcome.state is not State.EMPTY or ref.only_rejected:
@@ -162,7 +189,6 @@ class Batch:
                 # Overwritten, or read again, with nothing in it: the rows that are there go.
                 self._add_part(ref, rows=NO_ROWS, rejected=REJECTED.empty_table())
         self._keep_what_cannot_be_read_again()
-        return good
 
     def _read_manifests(self) -> None:
         """What names others is read before anything else, and nothing of it is loaded."""
@@ -179,25 +205,31 @@ class Batch:
 
     def load(self) -> int:
         """Rows and markers in one warehouse transaction; returns the rows. Raises LeaseLost, WarehouseLocked."""
-        text = [name for name, kind in self._columns.items() if kind == "VARCHAR"]
-        self._parts = {key: replace(part, rows=as_text(part.rows, text)) for key, part in self._parts.items()}
         parts = [self._parts[ref.id] for ref in self.refs if ref.id in self._parts]
+        columns = agreed((self._columns.get(part.ref.id, ()), part.rows) for part in parts)
+        for ref_id, own in self._columns.items():
+            if ref_id in self._parts:
+                part = self._parts[ref_id]
+                self._parts[ref_id] = replace(part, rows=as_kinds(part.rows, own, columns))
+                self._columns[ref_id] = tuple((name, columns[name]) for name, _ in own)
+        parts = [self._parts[part.ref.id] for part in parts]
         if not parts:
             return 0
+        propose(self._ledger, self._lease, self._learned, parts)
         faults.point("ingest.before_load")
         self._progress()
         result = self._warehouse.load(
             self._dataset.name,
-            list(self._columns.items()),
+            list(columns.items()),
             parts,
             token=self._lease.token,
             run=self._run,
             now=self._clock(),
-            write=_write_of(self._dataset),
+            write=write_of(self._dataset),
             originals=self._originals,
         )
-        for form, schema in self._learned.items():
-            self._ledger.schemas.remember(self._dataset.name, form, schema, cause=self._causes[form])
+        if self._learned:
+            self._ledger.schemas.conclude(self._lease, loaded=True)
         self._learned.clear()
         rows = 0
         for part in parts:
@@ -214,7 +246,7 @@ class Batch:
 
     def settle(self) -> tuple[list[Outcome], dict[str, Any]]:
         """Tell the ledger; returns what became of each object, and the figures of the dataset's report."""
-        outcomes = list(self.outcomes.values())
+        outcomes = self._counting.noted(list(self.outcomes.values()), self._parts)
         replaced = [old for ref_id in self._parts for old in self._older.loaded_before(ref_id, self.outcomes)]
         self._ledger.work.settle(self._lease, outcomes, run=self._run, replaced=[*self._replaced, *replaced])
         left = [ref for ref in self.refs if ref.id not in self.outcomes]
@@ -229,7 +261,7 @@ class Batch:
             for outcome in outcomes
             if outcome.ref.id in self._parts and outcome.state is State.LOADED
         ]
-        self.counts = self._counting.settled(outcomes, self._parts)
+        self.counts = self._counting.settled()
         figures: dict[str, Any] = {}
         if loaded and self._dataset.report:
             figures = formats.report(pa.concat_tables(loaded, promote_options="permissive"), self._dataset)
@@ -320,18 +352,28 @@ class Batch:
             warehouse=self._warehouse,
             parts=(part.rows for part in self._parts.values()),
         )
-        judged = judge_all(found, self._fetched[ref.id].control)
+        path, name = self._fetched[ref.id].path, self._fetched[ref.id].name
+        if ref.only_rejected:
+            see_the_same_records(ref, path, name, found.dataset, found.result, self._warehouse)
+        rows = self._take(ref, found, reader, self._fetched[ref.id].control)
+        if part := self._parts.get(ref.id):
+            rejected = with_raw(part.rejected, path, name, found.dataset, found.result.schema)
+            self._parts[ref.id] = replace(part, rejected=rejected)
+        return rows
+
+    def _take(self, ref: ObjectRef, found: Found, reader: Reader, control: ControlFile | None) -> int:
+        judged = judge_all(found, control)
         result = judged.result
         self._counting.judged(ref, judged)
         if judged.state is not State.LOADED:
             self._end(ref, judged.state, judged.reason or "", rejected=result.rejected.num_rows)
             return 0
+        self._fitting.check(result.columns)
         if result.schema != found.known:
-            self._learned[found.form] = result.schema
+            cause = cause_of(found.known, result.schema, hints=self._dataset.columns)
+            self._learned[found.form] = result.schema, f"{cause}: {ref.name}"
             reader.learn(found.form, result.schema)
-            self._causes[found.form] = f"{cause_of(found.known, result.schema)}: {ref.name}"
-        for name, kind in result.columns:
-            self._columns[name] = joined(self._columns.get(name), kind)
+        self._columns[ref.id] = result.columns
         self._originals |= {
             column.name: ".".join(json_keys(column.original))
             for column in result.schema.columns
@@ -375,9 +417,3 @@ class Batch:
 
 def _left_to_the_sweep(key: str, error: Exception) -> None:
     log.info("%s is left to the sweep: %s", key, error)
-
-
-def _write_of(dataset: Dataset) -> Write:
-    if dataset.write == "merge":
-        return Write(key=tuple(dataset.key), order_by=dataset.order_by)
-    return Write(partitions=tuple(dataset.partitions)) if dataset.write == "replace_partition" else APPEND

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from penstock.declarations import Dataset
 from penstock.errors import LedgerUnavailable
-from penstock.flows.event_times import event_times
+from penstock.flows.event_times import event_times, late_rows
 from penstock.flows.judging import Judged
 from penstock.flows.report import Counts
 from penstock.ledger import Ledger
@@ -19,13 +20,14 @@ log = logging.getLogger(__name__)
 
 
 class Counting:
-    """Counts one batch: `begin`, each object as it was `judged`, and once the ledger knows, all that are `settled`."""
+    """Counts one batch: `begin`, each object as it was `judged`, all as they ended (`noted`), and `settled`."""
 
     def __init__(self, dataset: Dataset, ledger: Ledger) -> None:
         self._dataset = dataset
         self._ledger = ledger
         self._watermark: datetime | None = None
         self._told: dict[int, tuple[int, dict[str, int]]] = {}
+        self._counts = Counts()
 
     def begin(self) -> None:
         """What comes late is told by what was loaded before this batch."""
@@ -36,27 +38,45 @@ class Counting:
         """Keep what is told of an object, if it is loaded."""
         self._told[ref.id] = (judged.filtered, judged.warnings(self._dataset))
 
-    def settled(self, outcomes: Sequence[Outcome], parts: Mapping[int, LoadPart]) -> Counts:
-        """What there is to tell; the watermark moves on, by the event times of what came for the first time."""
-        counts = Counts()
-        first = []
+    def noted(self, outcomes: Sequence[Outcome], parts: Mapping[int, LoadPart]) -> list[Outcome]:
+        """The outcomes, those of what was loaded with what their history says of warnings, filtered and late rows."""
+        self._counts = Counts()
+        first = {}
         for outcome in outcomes:
             filtered, warnings = self._told.get(outcome.ref.id, (0, {}))
             if outcome.state in (State.LOADED, State.EMPTY):
-                counts.filtered += filtered
+                self._counts.filtered += filtered
             if outcome.state is State.LOADED:
-                counts.warn(warnings)
+                self._counts.warn(warnings)
                 part = parts.get(outcome.ref.id)
-                first += [part.rows] if part is not None and not (part.again or part.only_rejected) else []
-        dataset = self._dataset
-        if dataset.event_time is None:
-            return counts
-        times = event_times(first, dataset.event_time, watermark=self._watermark, lateness=dataset.lateness)
-        if times is not None:
-            counts.times = times
+                if part is not None and not (part.again or part.only_rejected):
+                    first[outcome.ref.id] = part.rows
+        late: dict[int, int] = {}
+        if (column := self._dataset.event_time) is not None:
+            since, lateness = self._watermark, self._dataset.lateness
+            self._counts.times = event_times(list(first.values()), column, watermark=since, lateness=lateness)
+            if self._counts.times is not None and self._counts.times.late:
+                late = late_rows(first, column, watermark=since, lateness=lateness)
+        return [
+            replace(outcome, note=_note(*self._told.get(outcome.ref.id, (0, {})), late.get(outcome.ref.id, 0)))
+            if outcome.state is State.LOADED
+            else outcome
+            for outcome in outcomes
+        ]
+
+    def settled(self) -> Counts:
+        """What there is to tell; the watermark moves on, by the event times of what came for the first time."""
+        if (times := self._counts.times) is not None:
             try:
-                self._ledger.watermarks.advance(dataset.name, times.greatest, late=times.late)
+                self._ledger.watermarks.advance(self._dataset.name, times.greatest, late=times.late)
             except LedgerUnavailable as error:
                 # What was loaded is loaded: the next batch moves it on.
-                log.warning("the watermark of %s stays where it is: %s", dataset.name, error)
-        return counts
+                log.warning("the watermark of %s stays where it is: %s", self._dataset.name, error)
+        return self._counts
+
+
+def _note(filtered: int, warnings: Mapping[str, int], late: int) -> str | None:
+    told = [f"{rows:,} warned of by {name}" for name, rows in sorted(warnings.items())]
+    told += [f"{filtered:,} passed over by where"] if filtered else []
+    told += [f"{late:,} late"] if late else []
+    return "; ".join(told) or None

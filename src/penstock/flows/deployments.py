@@ -1,5 +1,5 @@
-"""A project's work pool and deployments: `ingest/<project>.<dataset>` for each dataset, `verify/<project>`, and
-`retain/<project>` where objects are retained for a time only.
+"""A project's work pool and deployments: its own flows, `ingest/<project>.<dataset>` for each dataset that none of them
+consumes, `verify/<project>`, and `retain/<project>` where objects are retained for a time only.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from prefect.exceptions import ObjectAlreadyExists
 from prefect.utilities.callables import parameter_schema
 
 from penstock.declarations import Dataset
-from penstock.errors import ServerChanged
+from penstock.errors import DeclarationError, ServerChanged
 from penstock.events import deployment_name
 from penstock.flows.ingest import ingest
 from penstock.flows.retain import EVERY, retain
 from penstock.flows.verify import verify
+from penstock.own_flows import Deployment, OwnFlow
 from penstock.ownership import owner_tag
 from penstock.plan import Change, Finding, Kind
 from penstock.settings import Settings
@@ -108,9 +109,48 @@ def wanted_retention(settings: Settings) -> Wanted:
     return Wanted(flow=retain, fields=fields, schedules=[DeploymentScheduleCreate(schedule=every)])
 
 
-def all_wanted(datasets: Sequence[Dataset], settings: Settings) -> list[Wanted]:
-    """Every deployment of a project."""
-    wanted = [*(wanted_deployment(dataset, settings) for dataset in datasets), wanted_verification(settings)]
+def wanted_of_own(own: OwnFlow, dataset: Dataset | None, settings: Settings) -> Wanted:
+    """The deployment of a flow of the project's own, and of the dataset that it consumes, if any.
+
+    Raises DeclarationError for a parameter that the flow does not take, and for a schedule that Prefect does not.
+    """
+    declared, flow = own.declared, own.declared.flow
+    takes = parameter_schema(flow).model_dump_for_openapi().get("properties", {})
+    if unknown := sorted(set(declared.parameters) - set(takes)):
+        raise DeclarationError(
+            f"{own.file}: the flow {flow.name} takes no parameter {', '.join(map(repr, unknown))}; "
+            f"it takes: {', '.join(takes) or 'none'}"
+        )
+    fields = {
+        "name": declared.deployed_name(settings.project),
+        "entrypoint": own.entrypoint,
+        "parameters": dict(declared.parameters),
+        "description": declared.description or flow.description or f"The flow {flow.name} in {own.file}.",
+        "tags": sorted({owner_tag(settings.project), *([dataset.name] if dataset else []), *declared.tags}),
+        **_alike(settings),
+    }
+    try:
+        schedules = _own_schedules(declared)
+    except ValueError as error:
+        said = str(error).strip().splitlines()
+        raise DeclarationError(f"{own.file}: a schedule of the flow {flow.name}: {' '.join(said)}") from error
+    return Wanted(flow=flow, fields=fields, schedules=[*schedules, *(wanted_schedules(dataset) if dataset else [])])
+
+
+def _own_schedules(declared: Deployment) -> list[DeploymentScheduleCreate]:
+    every = [IntervalSchedule(interval=declared.every)] if declared.every is not None else []
+    crons = [CronSchedule(cron=cron, timezone=declared.timezone) for cron in declared.cron]
+    rules = [RRuleSchedule(rrule=rule, timezone=declared.timezone) for rule in declared.rrule]
+    return [DeploymentScheduleCreate(schedule=schedule) for schedule in (*every, *crons, *rules)]
+
+
+def all_wanted(datasets: Sequence[Dataset], settings: Settings, own: Sequence[OwnFlow] = ()) -> list[Wanted]:
+    """Every deployment of a project. Raises DeclarationError for what is wrong with one of its own."""
+    consumed = {one.declared.consumes for one in own}
+    wanted = [wanted_deployment(dataset, settings) for dataset in datasets if dataset.name not in consumed]
+    by_name = {dataset.name: dataset for dataset in datasets}
+    wanted += [wanted_of_own(one, by_name.get(one.declared.consumes or ""), settings) for one in own]
+    wanted.append(wanted_verification(settings))
     if any(dataset.retain_days is not None for dataset in datasets):
         wanted.append(wanted_retention(settings))
     return wanted

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import duckdb
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.cache_policies import NO_CACHE
@@ -22,22 +22,17 @@ from prefect.runtime import flow_run
 from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
 
 from penstock import faults
-from penstock.errors import DeclarationError, LeaseLost, LedgerUnavailable, SettingsError, Transient
+from penstock.errors import LeaseLost, Transient
 from penstock.flows.batch import Batch
 from penstock.flows.lease import kept
 from penstock.flows.render import as_markdown
 from penstock.flows.report import Report
-from penstock.ledger import Ledger
-from penstock.ledger.database import utc_now
-from penstock.model import Lease
+from penstock.flows.working import Work, acquire, let_go, open_work, outrun
 from penstock.project import load_project
-from penstock.settings import Settings, load_settings
-from penstock.wiring import open_landing, open_ledger, open_store, open_warehouse, spool_folder
+from penstock.settings import load_settings
+from penstock.wiring import open_ledger, spool_folder
 
 log = logging.getLogger(__name__)
-
-# What fails for every object alike: a full disk, wrong keys, a faulty declaration.
-_NOT_THE_OBJECTS = (DeclarationError, SettingsError, Transient, OSError, MemoryError, duckdb.IOException)
 
 
 # Where results would go is said here, or every run would ask the server three times. None is kept: the ledger has all.
@@ -50,29 +45,15 @@ async def ingest(dataset: str) -> dict[str, Any]:
     """
     settings = load_settings()
     project = load_project(settings.project_dir, only=["flows"])
-    declared = project.dataset(dataset)
+    project.dataset(dataset)
+    if consumer := project.consumers.get(dataset):
+        return {"status": "skipped", "dataset": dataset, "reason": f"the flow {consumer} takes what is new in it"}
     ledger = await asyncio.to_thread(open_ledger, settings)
     run = str(flow_run.get_id() or "by hand")
-    lease = await asyncio.to_thread(
-        ledger.work.acquire,
-        dataset,
-        holder=f"run {run}",
-        ttl=timedelta(seconds=settings.lease_seconds),
-    )
+    lease = await asyncio.to_thread(acquire, ledger, dataset, settings=settings, run=run)
     if lease is None:
         return {"status": "skipped", "dataset": dataset, "reason": "another run holds the dataset and takes all of it"}
-    store = open_store(settings)
-    warehouse = open_warehouse(settings)
-    parts = {
-        "dataset": declared,
-        "lease": lease,
-        "run": run,
-        "store": store,
-        "ledger": ledger,
-        "warehouse": warehouse,
-        "landing": open_landing(settings, project, store, ledger),
-        "clock": utc_now,
-    }
+    work = open_work(settings, project, dataset, ledger, lease, run=run)
     began = time.monotonic()
     try:
         async with kept(
@@ -82,20 +63,19 @@ async def ingest(dataset: str) -> dict[str, Any]:
             stall=timedelta(seconds=settings.stall_seconds),
         ) as progress:
             await asyncio.to_thread(faults.point, "ingest.after_lease")
-            if lease.taken_over:
-                await asyncio.to_thread(warehouse.fence, dataset, lease.token)
-            report = await _drain(settings, lease, ledger, {**parts, "progress": progress})
+            await asyncio.to_thread(work.fence)
+            report = await _drain(work, progress)
     except LeaseLost as error:
         if error.greater is not None:
-            await asyncio.to_thread(_outrun, ledger, lease, error.greater)
+            await asyncio.to_thread(outrun, ledger, lease, error.greater)
         raise
     except Exception as error:
-        await asyncio.to_thread(_let_go, ledger, lease, error, run)
+        await asyncio.to_thread(let_go, ledger, lease, error, run)
         await _name_run(dataset)
         raise
     except BaseException as error:
         # Cancelled or terminated. On this thread, since the process may be killed soon and the others may hang.
-        _let_go(ledger, lease, error, run)
+        let_go(ledger, lease, error, run)
         raise
     await _name_run(dataset)
     if not report.outcomes:
@@ -127,28 +107,21 @@ async def _name_run(dataset: str) -> None:
         log.debug("the run %s keeps its name: %r", run, error)
 
 
-async def _drain(settings: Settings, lease: Lease, ledger: Ledger, parts: dict[str, Any]) -> Report:
+async def _drain(work: Work, progress: Callable[[], None]) -> Report:
     report = Report()
     number = 0
     while True:
-        refs = await asyncio.to_thread(
-            ledger.work.claim,
-            lease,
-            run=parts["run"],
-            max_objects=settings.batch_objects,
-            max_bytes=settings.batch_bytes,
-            backfill=parts["dataset"].backfill,
-        )
+        refs = await asyncio.to_thread(work.claim)
         if not refs:
-            if await asyncio.to_thread(ledger.work.finish, lease):
+            if await asyncio.to_thread(work.ledger.work.finish, work.lease):
                 await asyncio.to_thread(faults.point, "ingest.after_finish")
                 return report
             continue
         await asyncio.to_thread(faults.point, "ingest.after_claim")
         number += 1
-        spool = spool_folder(settings) / f"{lease.dataset}-{lease.token}-{number}"
+        spool = spool_folder(work.settings) / f"{work.dataset.name}-{work.lease.token}-{number}"
         spool.mkdir(parents=True, exist_ok=True, mode=0o700)
-        batch = Batch(refs, spool=spool, **parts)
+        batch = Batch(refs, spool=spool, progress=progress, **work.parts)
         try:
             await read_objects(batch)
             await check_rows(batch)
@@ -157,7 +130,7 @@ async def _drain(settings: Settings, lease: Lease, ledger: Ledger, parts: dict[s
             await asyncio.to_thread(faults.point, "ingest.after_settle")
         finally:
             await asyncio.to_thread(batch.clean)
-        parts["progress"]()
+        progress()
         report.add(outcomes, figures, batch.counts)
 
 
@@ -212,35 +185,3 @@ async def leave_report(dataset: str, report: Report, seconds: float) -> None:
         markdown=as_markdown(dataset, report, seconds),
         description=f"What the last run of {dataset} did",
     )
-
-
-def _outrun(ledger: Ledger, lease: Lease, greater: int) -> None:
-    """Where nobody took the lease over, the ledger is the one that is behind: its next token is a greater one."""
-    try:
-        ledger.work.outrun(lease, greater)
-    except LeaseLost:
-        return
-    except LedgerUnavailable as error:
-        log.warning("the next run tries again: %s", error)
-        return
-    log.error(
-        "dataset %s: the warehouse knows token %d, the ledger only %d: the ledger was restored, or made anew. "
-        "The next run goes on; compare the two with: penstock sweep --verify",
-        lease.dataset,
-        greater,
-        lease.token,
-    )
-
-
-def _let_go(ledger: Ledger, lease: Lease, error: BaseException, run: str) -> None:
-    """Give the claim back, so that the next run needs not wait for the lease to expire."""
-    blameless = not isinstance(error, Exception) or isinstance(error, _NOT_THE_OBJECTS)
-    try:
-        ledger.work.abandon(
-            lease,
-            reason=f"{type(error).__name__}: {error}" if isinstance(error, Exception) else "the run was cancelled",
-            run=run,
-            blame=not blameless,
-        )
-    except (LeaseLost, LedgerUnavailable) as lost:
-        log.warning("the claim comes back when the lease expires: %s", lost)

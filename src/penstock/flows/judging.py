@@ -15,10 +15,12 @@ from penstock import formats
 from penstock.declarations import Dataset
 from penstock.errors import DeclarationError, Unreadable
 from penstock.flows.reading import Found
+from penstock.flows.undecided import undecided
 from penstock.formats import ReadResult
 from penstock.formats.evolve import is_rescued, rescued_names, widened
 from penstock.formats.noted import Failing, failing, filtered
 from penstock.formats.object_checks import ControlFile, ask
+from penstock.formats.reports import refuse_unreportable
 from penstock.formats.result import RESCUED
 from penstock.formats.transform import NO_ROWS, transformed
 from penstock.model import Schema, State
@@ -52,7 +54,7 @@ def judge_all(found: Found, control: ControlFile | None = None) -> Judged:
     """
     dataset, result = found.dataset, found.result
     state, reason = judge(result, dataset)
-    if state is State.LOADED and dataset.schema == "freeze" and (wide := widened(found.known, result.schema)):
+    if state is State.LOADED and dataset.schema == "freeze" and (wide := widened(found.measure, result.schema)):
         state, reason = State.QUARANTINED, f"the schema is frozen, and would have to be wider: {', '.join(wide)}"
     fails = failing(result, dataset)
     over = filtered(result)
@@ -64,8 +66,12 @@ def judge_all(found: Found, control: ControlFile | None = None) -> Judged:
         if state is State.LOADED:
             result = transformed(result, dataset)
             _check_columns(result, dataset)
+            if why := undecided(found, result):
+                raise Unreadable(why)
         if state is not State.QUARANTINED:
             wrong = ask(result.rows, dataset, control)
+        if dataset.transform is not None and state is State.LOADED and result.columns:
+            refuse_unreportable(result.rows, dataset)
     except DeclarationError as error:
         if found.known is not None:
             raise
@@ -97,19 +103,24 @@ def _refusal(name: str, one: Failing, dataset: Dataset) -> str:
 
 
 def _check_columns(result: ReadResult, dataset: Dataset) -> None:
-    """Raise Unreadable for a partition's column, and DeclarationError for another, that is not there or cannot be."""
+    """Raise Unreadable for a partition's column, and DeclarationError for another, that is not there or cannot be.
+
+    What the dataset's own function made may lack any of them for one object only: Unreadable.
+    """
     if not result.columns:
         return
     types = dict(result.columns)
+    refusal: type[DeclarationError | Unreadable] = DeclarationError if dataset.transform is None else Unreadable
+    own = "" if dataset.transform is None else ", or it has no value in any row"
     for name in dataset.partitions:
         if name not in types:
-            raise Unreadable(f"its partition {name!r} is neither in its key, as {name}=…/, nor one of its columns")
+            raise Unreadable(f"its partition {name!r} is neither in its key, as {name}=…/, nor one of its columns{own}")
     for what, wanted in (("order_by", dataset.order_by), ("event_time", dataset.event_time)):
         if wanted is not None and wanted not in types:
-            raise DeclarationError(f"dataset {dataset.name}: {what} names {wanted!r}, which no column has")
+            raise refusal(f"dataset {dataset.name}: {what} names {wanted!r}, which no column has{own}")
     kind = types[dataset.event_time] if dataset.event_time is not None else "DATE"
     if not (kind == "DATE" or kind.startswith("TIMESTAMP")):
-        raise DeclarationError(
+        raise refusal(
             f"dataset {dataset.name}: event_time {dataset.event_time!r} is {kind}, and must be TIMESTAMP, TIMESTAMP "
             f"WITH TIME ZONE or DATE: columns={{{dataset.event_time!r}: 'TIMESTAMP'}} says so, or derive= makes it"
         )

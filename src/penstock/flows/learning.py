@@ -1,22 +1,56 @@
-"""What a schema that became wider means for the objects before: their numbers are not rounded, and may become text."""
+"""What a batch learns: never forgotten, when its run dies, and nothing that was never loaded.
+
+And what a schema that became wider means for the objects before: their numbers are not rounded, and may become text.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from penstock.flows.reading import Found, Reader
-from penstock.formats.engine import cursor
 from penstock.formats.lattice import EXACT, LONG
 from penstock.formats.names import quoted
-from penstock.model import Schema
-from penstock.warehouse.base import Warehouse
+from penstock.ledger import Ledger
+from penstock.model import Lease, Schema
+from penstock.warehouse.base import LoadPart, Warehouse
+
+# What flows give is remembered apart from the formats of objects, whose columns may be others.
+FORM = "flow"
 
 # A column of a large table is looked through once, when it is to become DOUBLE.
 _SECONDS = 600
+# One of a load's objects tells that it happened; some may be superseded by others of the same load.
+_PROOF = 20
+
+
+def learn_of_the_dead(ledger: Ledger, warehouse: Warehouse, lease: Lease) -> None:
+    """Remember what a load taught that happened although its run did not live to say so; or forget it.
+
+    Raises WarehouseLocked, LeaseLost.
+    """
+    if proof := ledger.schemas.proposed(lease.dataset):
+        ledger.schemas.conclude(lease, loaded=bool(warehouse.loaded(proof)))
+
+
+def propose(ledger: Ledger, lease: Lease, learned: Mapping[str, tuple[Schema, str]], parts: Sequence[LoadPart]) -> None:
+    """What the load of `parts` is to teach is in the ledger before it, and counts once the load has happened.
+
+    Told later it might be lost, and the next object be taken for the first; told for good it might be of an object that
+    is never loaded. Raises LeaseLost.
+    """
+    if learned:
+        # What was loaded before proves nothing, unless there is nothing else.
+        new = [part for part in parts if not (part.again or part.only_rejected)] or parts
+        ledger.schemas.propose(lease, learned, proof=[part.ref.name for part in new[:_PROOF]])
+
+
+def of_every_format(ledger: Ledger, dataset: str) -> dict[str, Schema]:
+    """The newest schema of each format in which objects of the dataset came."""
+    return {one.form: one.schema for one in ledger.schemas.versions(dataset) if one.form != FORM}
 
 
 def read_losing_nothing(
@@ -24,28 +58,17 @@ def read_losing_nothing(
 ) -> Found:
     """The object's rows by a schema under which nothing is rounded, in the warehouse or in the `parts` of this load."""
     found = reader.read(number)
-    names = _to_double(found.known, found.result.schema)
-    if not names or found.known is None:
+    names = _to_double(found.measure, found.result.schema)
+    if not names:
         return found
     long = _long_in(names, parts) | long_there(names, table, warehouse)
     if not long:
         return found
-    known = found.known.dialect.get(LONG, [])
-    reader.learn(found.form, replace(found.known, dialect=found.known.dialect | {LONG: [*known, *sorted(long)]}))
+    if found.known is None or found.measure is None:
+        return reader.read(number, long=long)
+    known = found.measure.dialect.get(LONG, [])
+    reader.learn(found.form, replace(found.measure, dialect=found.measure.dialect | {LONG: [*known, *sorted(long)]}))
     return replace(reader.read(number), known=found.known)
-
-
-def as_text(rows: pa.Table, names: Iterable[str]) -> pa.Table:
-    """The rows with their values in the columns `names` as texts, as the warehouse makes them."""
-    for name in names:
-        place = rows.schema.get_field_index(name)
-        if place < 0 or pa.types.is_string(rows.schema.field(place).type):
-            continue
-        with cursor() as connection:
-            connection.register("part", rows.select([name]))
-            texts = connection.sql(f"SELECT CAST({quoted(name)} AS VARCHAR) AS v FROM part").to_arrow_table()
-        rows = rows.set_column(place, name, texts.column("v").cast(pa.string()))
-    return rows
 
 
 def _to_double(known: Schema | None, learned: Schema) -> list[str]:

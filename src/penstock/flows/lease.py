@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
+from typing import TypeVar
 
 from penstock.errors import LeaseLost, LedgerUnavailable, Stalled
 from penstock.ledger import Ledger
 from penstock.model import Lease
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @contextlib.asynccontextmanager
@@ -63,3 +68,66 @@ async def _beat(ledger: Ledger, lease: Lease, ttl: timedelta) -> None:
             # Not fatal here: the warehouse's token stops whatever this run still tries to write.
             log.warning("the lease of %s is lost; another run takes over", lease.dataset)
             return
+
+
+class Heartbeat:
+    """Renews the lease from a thread of its own, for work that is not ours and may hold up the event loop."""
+
+    def __init__(self, ledger: Ledger, lease: Lease, *, ttl: timedelta) -> None:
+        self._ledger = ledger
+        self._lease = lease
+        self._ttl = ttl
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"lease of {lease.dataset}", daemon=True)
+        self._thread.start()
+
+    def stop(self, seconds: float = 5.0) -> None:
+        """End it; what it is about to write may take so long."""
+        self._stop.set()
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._ttl.total_seconds() / 3):
+            try:
+                self._ledger.work.renew(self._lease, ttl=self._ttl)
+            except LedgerUnavailable as error:
+                log.warning("the lease of %s could not be renewed: %s", self._lease.dataset, error)
+            except LeaseLost:
+                log.warning("the lease of %s is lost; another run takes over", self._lease.dataset)
+                return
+
+
+class Patience:
+    """Runs steps in threads and gives up one of which nothing was heard for `stall`, as `kept` does for a whole run."""
+
+    def __init__(self, stall: timedelta, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._stall = stall.total_seconds()
+        self._monotonic = monotonic
+        self._heard = monotonic()
+
+    def progress(self) -> None:
+        """To be called, from any thread, whenever the step gets on."""
+        self._heard = self._monotonic()
+
+    def run(self, step: Callable[[], T]) -> T:
+        """What the step returns or raises. Raises Stalled; the thread that hangs cannot be ended from here."""
+        results: list[T] = []
+        raised: list[BaseException] = []
+        over = threading.Event()
+
+        def work() -> None:
+            try:
+                results.append(step())
+            except BaseException as error:  # raised again below, in the thread that asked
+                raised.append(error)
+            finally:
+                over.set()
+
+        self.progress()
+        threading.Thread(target=work, daemon=True).start()
+        while not over.wait(max(0.0, self._heard + self._stall - self._monotonic())):
+            if self._monotonic() - self._heard >= self._stall:
+                raise Stalled(f"nothing got on for {self._stall:g} s; see PENSTOCK_STALL_SECONDS")
+        if raised:
+            raise raised[0]
+        return results[0]

@@ -17,9 +17,13 @@ from penstock.errors import Unreadable
 from penstock.keys import Role, prefixes, role
 from penstock.ledger import Ledger
 from penstock.model import ObjectRef
+from penstock.objects import KEY_BYTES
 
 MOST_BYTES = 16 * 1024 * 1024
 MOST_KEYS = 1_000_000
+
+# Of a name that is refused so many characters are told.
+_SHOWN = 100
 
 _LISTS = ("entries", "files")
 _FIELDS = ("url", "key", "path", "name")
@@ -94,13 +98,25 @@ def _key(name: str, folder: str, bucket: str, prefixes: Sequence[str]) -> str:
         # As it stands: an S3 URL has no query, and no escapes.
         where, _, key = name.partition("://")[2].partition("/")
         if where != bucket:
-            raise Unreadable(f"the manifest names {name!r}, which is not in the bucket {bucket}")
+            raise Unreadable(f"the manifest names {_shown(name)}, which is not in the bucket {bucket}")
     elif "://" in name:
-        raise Unreadable(f"the manifest names {name!r}: only s3:// URLs and keys are read")
+        raise Unreadable(f"the manifest names {_shown(name)}: only s3:// URLs and keys are read")
     elif name.startswith(("/", *prefixes)):
         key = name.lstrip("/")
     else:
         key = posixpath.normpath(f"{folder}/{name}" if folder else name)
-    if not key or "\0" in key or ".." in key.split("/"):
-        raise Unreadable(f"the manifest names {name!r}, which is no key")
+    if not _may_exist(key) or ".." in key.split("/"):
+        raise Unreadable(f"the manifest names {_shown(name)}, which is no key")
     return key
+
+
+def _may_exist(key: str) -> bool:
+    """Whether an object may have this key; the ledger could not hold others."""
+    try:
+        return bool(key) and "\0" not in key and len(key.encode()) <= KEY_BYTES
+    except UnicodeEncodeError:
+        return False
+
+
+def _shown(name: str) -> str:
+    return f"{name[:_SHOWN]!r}" + ("…" if len(name) > _SHOWN else "")

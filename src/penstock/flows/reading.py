@@ -7,16 +7,17 @@ it is read again. So every object is read by what its predecessors taught, wheth
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from penstock import formats
 from penstock.declarations import Dataset
 from penstock.errors import DeclarationError, Unreadable
 from penstock.formats import ReadResult
-from penstock.formats.evolve import evolved, is_rescued
+from penstock.formats.evolve import as_said, evolved, fitted, is_rescued, known_in
+from penstock.formats.lattice import LONG
 from penstock.formats.partitions import in_path, with_path
 from penstock.formats.plain import unpack_small
 from penstock.model import Schema
@@ -34,15 +35,18 @@ MOST_IN_MEMORY = 256_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """One object's rows, its format, and the schema that was known before it; None for a first object.
+    """One object's rows, its format, and the schema that was known before it; None for a first object of the format.
 
-    `dataset` is the one it was read by: the declared one, with what the object's key says of its partitions.
+    `measure` is what it is measured by: the schema that was known with the types that are declared, or what the
+    dataset's other formats taught; None for the dataset's first object. `dataset` is the one it was read by: the
+    declared one, with what the object's key says of its partitions.
     """
 
     form: str
     known: Schema | None
     result: ReadResult
     dataset: Dataset
+    measure: Schema | None = None
 
 
 class Reader:
@@ -50,7 +54,8 @@ class Reader:
 
     A small object's gzip is replaced by what it holds.
 
-    `remembered` gives the newest schema of a format; it is asked once for each.
+    `remembered` gives the newest schema of a format; it is asked once for each, and the declared types override its
+    own. `others` gives those of all formats, and is asked for the first object of one.
     """
 
     def __init__(
@@ -59,13 +64,17 @@ class Reader:
         *,
         dataset: Dataset,
         remembered: Callable[[str], Schema | None],
+        others: Callable[[], Mapping[str, Schema]] = dict,
         progress: Callable[[], None],
     ) -> None:
         self._files = files
         self._dataset = dataset
         self._remembered = remembered
+        self._others = others
         self._progress = progress
+        # What is read by, and where declared types made another of it, what was remembered.
         self._schemas: dict[str, Schema | None] = {}
+        self._before: dict[str, Schema] = {}
         self._ahead: dict[int, ReadResult] = {}
         self._looked_at: dict[str, set[int]] = {}
         self._sizes: dict[int, int] = {}
@@ -79,29 +88,48 @@ class Reader:
                 self._place[number] = len(alike)
                 alike.append(number)
 
-    def read(self, number: int) -> Found:
-        """The object's rows. Raises Unreadable, and DeclarationError for faulty expressions."""
+    def read(self, number: int, *, long: Collection[str] = ()) -> Found:
+        """The object's rows; the columns `long` never become DOUBLE, where it is the first of its format.
+
+        Raises Unreadable, and DeclarationError for faulty expressions.
+        """
         self._progress()
         path, name = self._files[number]
         form = formats.detect(name, self._dataset)
         partition = in_path(name, self._dataset)
         dataset = self._dataset_of(partition)
         if form not in self._schemas:
-            self._schemas[form] = self._remembered(form)
+            self._remember(form, self._remembered(form))
         known = self._schemas[form]
         if known is not None and number not in self._looked_at.setdefault(form, set()):
             self._read_ahead(number, form, partition, known)
         result = self._ahead.pop(number, None)
+        measure = known
         if result is None or self._may_evolve(result):
-            result = self._read_alone(path, name, dataset, known)
+            first = None
+            if known is None:
+                first = self._first(path, name, dataset, form)
+                measure = first
+                if first is not None and long:
+                    dialect = first.dialect | {LONG: [*first.dialect.get(LONG, ()), *sorted(long)]}
+                    first = replace(first, dialect=dialect)
+            result = self._read_alone(path, name, dataset, known or first, first=known is None)
             self._bytes += result.rows.nbytes + result.rejected.nbytes
-        return Found(form=form, known=known, result=result, dataset=dataset)
+        before = self._before.get(form, known)
+        return Found(form=form, known=before, result=result, dataset=dataset, measure=measure)
 
     def learn(self, form: str, schema: Schema) -> None:
         """Read what follows by this schema."""
         self._schemas[form] = schema
+        self._before.pop(form, None)
         for number in self._looked_at.pop(form, ()):
             self._ahead.pop(number, None)
+
+    def _remember(self, form: str, remembered: Schema | None) -> None:
+        self._schemas[form] = remembered
+        if remembered is not None and (said := as_said(remembered, self._dataset.columns)) != remembered:
+            self._schemas[form] = said
+            self._before[form] = remembered
 
     @property
     def _large(self) -> bool:
@@ -112,7 +140,24 @@ class Reader:
             self._by_path[partition] = with_path(self._dataset, partition)
         return self._by_path[partition]
 
-    def _read_alone(self, path: Path, name: str, dataset: Dataset, known: Schema | None) -> ReadResult:
+    def _first(self, path: Path, name: str, dataset: Dataset, form: str) -> Schema | None:
+        """The schema for the first object of a format, where the dataset has columns of other formats already."""
+        others = {**self._others(), **{one: schema for one, schema in self._schemas.items() if schema is not None}}
+        if not others:
+            return None
+        known = as_said(known_in(others.values()), dataset.columns)
+        # Nested values are to be found whole where that is how they are known.
+        types = {column.name: column.type for column in known.columns} | dict(dataset.columns)
+        found = formats.infer(path, name, replace(dataset, columns=types))
+        if not found.columns:
+            return found
+        said = form in formats.SAY_THEIR_COLUMNS
+        new = [column.name for column in found.columns if all(column.name != one.name for one in known.columns)]
+        if said and new and dataset.schema == "freeze":
+            raise Unreadable(f"the schema is frozen, and it has other columns: {', '.join(new)}")
+        return fitted(found, known, hints=dataset.columns, grows=said or dataset.schema == "evolve")
+
+    def _read_alone(self, path: Path, name: str, dataset: Dataset, known: Schema | None, *, first: bool) -> ReadResult:
         try:
             schema = known or formats.infer(path, name, dataset)
             result = formats.read(path, name, dataset, schema, large=self._large)
@@ -122,7 +167,7 @@ class Reader:
             wider = evolved(result.schema, found, derived=dataset.derive)
             return formats.read(path, name, dataset, wider, large=self._large)
         except DeclarationError as error:
-            if known is not None:
+            if not first:
                 raise
             # With no schema to go by, the first object is as likely wrong as the declaration: it must not be what
             # every later one is measured by, nor hold them up.

@@ -12,6 +12,7 @@ from penstock.declarations import Dataset
 from penstock.errors import DeclarationError, Unreadable
 from penstock.formats import arrow, csv, csv_many, delivery, excel, json, json_many, log, parquet
 from penstock.formats.asking import stands_alone
+from penstock.formats.engine import BY_THE_DATA
 from penstock.formats.packed import SUFFIXES, bare_name
 from penstock.formats.reports import merge_reports, report
 from penstock.formats.result import ReadResult, verdict
@@ -19,6 +20,7 @@ from penstock.model import Schema
 
 __all__ = [
     "CLOUDEVENT",
+    "SAY_THEIR_COLUMNS",
     "ReadResult",
     "detect",
     "infer",
@@ -32,6 +34,9 @@ __all__ = [
 
 # What the name of one event in CloudEvents' JSON format ends with: its attributes have columns from the first on.
 CLOUDEVENT = ".cloudevent.json"
+
+# Their columns are declared with them: others beside them in an object are none.
+SAY_THEIR_COLUMNS = frozenset({"log", "delivery"})
 
 _SUFFIXES = {
     ".csv": "csv",
@@ -144,7 +149,7 @@ def read_together(
         return {}  # the first that is read alone says so
     except MemoryError:  # Arrow's is an ArrowException too
         raise
-    except (Unreadable, pa.ArrowException, ValueError, OverflowError, RecursionError):
+    except (Unreadable, pa.ArrowException, *BY_THE_DATA, ValueError, OverflowError, RecursionError):
         # One of them makes the others unreadable: find it by halves.
         half = len(paths) // 2
         first = read_together(paths[:half], form, dataset, schema, progress=progress, large=large)

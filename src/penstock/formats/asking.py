@@ -7,7 +7,7 @@ put aside. What puts no row aside is in NOTE: PASSED_OVER, or the numbers of che
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from penstock.checks import Check
 from penstock.declarations import Dataset
@@ -76,10 +76,13 @@ def joined(texts: Sequence[str]) -> str:
     return f"concat_ws('; ', {', '.join(texts)})" if len(texts) > 1 else f"coalesce({texts[0]}, '')"
 
 
-def asked(inner: str, dataset: Dataset, wrong: Sequence[str], *, wanted: str | None, guarded: bool) -> str:
+def asked(
+    inner: str, dataset: Dataset, wrong: Sequence[str], *, wanted: str | None, guarded: Callable[[str], bool]
+) -> str:
     """SQL of the rows of `inner` with BAD: `wrong`, and the checks that put the row aside; and NOTE, if there is one.
 
     `wanted` is SQL for whether a row is passed over, which is asked before any check, of rows with nothing wrong.
+    `guarded` is whether a check's predicate may fail on a row, which then fails the check.
     """
     if wanted is not None:
         inner = f"SELECT * REPLACE ({joined(wrong)} AS {quoted(BAD)}), {wanted} AS {quoted(WANTED)} FROM ({inner})"
@@ -120,14 +123,14 @@ def _noted(inner: str, bad: str, refused: str, warned: str) -> str:
     return f"SELECT * EXCLUDE ({quoted(_REFUSED)}, {quoted(_WARNED)}), {note} AS {quoted(NOTE)} FROM ({inner})"
 
 
-def _numbers(checks: Sequence[tuple[str, Check]], guarded: bool) -> str:
+def _numbers(checks: Sequence[tuple[str, Check]], guarded: Callable[[str], bool]) -> str:
     cases = [f"CASE WHEN {_fails(check, guarded)} THEN '{number}' END" for number, check in checks]
     return f"concat_ws(' ', {', '.join(cases)})" if cases else "''"
 
 
-def _fails(check: Check, guarded: bool) -> str:
+def _fails(check: Check, guarded: Callable[[str], bool]) -> str:
     predicate = f"({check.predicate}\n)"
-    return f"TRY({predicate}) IS NOT TRUE" if guarded else f"{predicate} IS NOT TRUE"
+    return f"TRY({predicate}) IS NOT TRUE" if guarded(check.predicate) else f"{predicate} IS NOT TRUE"
 
 
 def told(bad: str, dataset: Dataset) -> str:

@@ -11,7 +11,7 @@ import duckdb
 
 from penstock.formats.csv_scan import reading
 from penstock.formats.names import literal
-from penstock.formats.numbers import FRACTION, GROUPED, WHOLE
+from penstock.formats.numbers import FRACTION, GROUPED, GROUPED_FRACTION, WHOLE
 from penstock.machine_faults import raise_machine_fault
 
 # Of more columns than these, one expression serves all.
@@ -35,6 +35,8 @@ _COUNTS = {
     "doubtful_comma": f"contains(@, ',') AND regexp_full_match(@, {literal(_DOUBTFUL_COMMA)})",
     "grouped": f"contains(@, '.') AND regexp_full_match(@, {literal(GROUPED['found'])})",
     "grouped_once": f"contains(@, '.') AND regexp_full_match(@, {literal(GROUPED['declared'])})",
+    "thousands": f"contains(@, ',') AND regexp_full_match(@, {literal(GROUPED['point'])})",
+    "thousands_pointed": f"contains(@, ',') AND regexp_full_match(@, {literal(GROUPED_FRACTION)})",
     "worded": "NOT regexp_matches(@, '[0-9]')",
     "endless": r"regexp_full_match(lower(@), '\s*-?inf(inity)?\s*')",
 }
@@ -43,8 +45,15 @@ _DATED: dict[str, tuple[str, ...]] = {
     "DATE": ("filled", "worded", "endless"),
     "TIMESTAMP": ("filled", "worded", "endless"),
 }
-# What a column of a type is looked at for, where decimal commas may be and where they may not: the rest is 0.
-_FORMS_OF: dict[bool, dict[str, tuple[str, ...]]] = {
+# What a column of a type is looked at for, where decimal commas may be and where they may not, and where the point is
+# declared: the rest is 0.
+_FORMS_OF: dict[bool | str, dict[str, tuple[str, ...]]] = {
+    ".": _DATED
+    | {
+        "BIGINT": ("filled", "whole", "zero"),
+        "DOUBLE": ("filled", "zero", "lossy"),
+        "VARCHAR": ("filled", "whole", "zero", "pointed", "thousands", "thousands_pointed"),
+    },
     False: _DATED | {"BIGINT": ("filled", "whole", "zero"), "DOUBLE": ("filled", "zero", "lossy")},
     True: _DATED
     | {
@@ -69,6 +78,8 @@ class _Seen:
     doubtful_comma: int
     grouped: int
     grouped_once: int
+    thousands: int
+    thousands_pointed: int
     worded: int
     endless: int
 
@@ -92,7 +103,8 @@ def settled(
     """The types of the columns, by name, and the dialect with what they are read by; `said` of it was declared."""
     mark = said.get("decimal")
     commas_may_be = mark == "," or (mark is None and dialect["delim"] != ",")
-    seen = _look(connection, text, dialect, list(types.values()), commas=commas_may_be)
+    commas_for = "." if mark == "." else commas_may_be
+    seen = _look(connection, text, dialect, list(types.values()), commas=commas_for)
     if seen is None:
         return list(types.values()), dialect
     proven = commas_may_be and mark is None and any(column.proves_comma for column in seen)
@@ -113,8 +125,8 @@ def settled(
 def _number(kind: str, seen: _Seen, mark: str | None, *, proven: bool) -> str:
     if not seen.filled:
         return kind
-    if mark == ",":
-        return _with_declared_comma(kind, seen)
+    if mark == "," or (mark == "." and kind == "VARCHAR"):
+        return _with_declared_comma(kind, seen) if mark == "," else _with_thousands(seen)
     if proven and seen.is_comma:
         return "VARCHAR" if seen.lossy else "DOUBLE"
     # In a file with decimal commas, 1.234 is one or more than a thousand.
@@ -132,6 +144,14 @@ def _with_declared_comma(kind: str, seen: _Seen) -> str:
     if seen.comma:
         return "DOUBLE"
     return "VARCHAR" if seen.lossy and kind == "DOUBLE" else "BIGINT"
+
+
+def _with_thousands(seen: _Seen) -> str:
+    fractions = seen.thousands_pointed + seen.pointed
+    grouped = seen.thousands + seen.thousands_pointed
+    if seen.zero or not grouped or seen.thousands + seen.whole + fractions < seen.filled:
+        return "VARCHAR"
+    return "DOUBLE" if fractions else "BIGINT"
 
 
 def _dates(
@@ -184,7 +204,12 @@ def _other_readings(form: str) -> Iterator[str]:
 
 
 def _look(
-    connection: duckdb.DuckDBPyConnection, text: Path, dialect: dict[str, Any], kinds: Sequence[str], *, commas: bool
+    connection: duckdb.DuckDBPyConnection,
+    text: Path,
+    dialect: dict[str, Any],
+    kinds: Sequence[str],
+    *,
+    commas: bool | str,
 ) -> list[_Seen] | None:
     seen = [_Seen(**dict.fromkeys(_COUNTS, 0)) for _ in kinds]
     wanted = {place: forms for place, kind in enumerate(kinds) if (forms := _FORMS_OF[commas].get(kind))}

@@ -125,6 +125,9 @@ def _doubt(line: bytes, text: str, place: int, number: int) -> str:
     part = slice(begin, begin + _SHOWN)
     shown = [f"{text[part].strip()!r} as {_WESTERN}"]
     other = line.decode(_OTHERS[0], errors="replace")
+    names = [_WESTERN]
     if other[part] != text[part]:
         shown.append(f"{other[part].strip()!r} as {_OTHERS[0]}")
-    return f"not UTF-8 text; line {number} has {', '.join(shown)}: say which it is: csv=Csv(encoding={_WESTERN!r})"
+        names.append(_OTHERS[0])
+    said = ", ".join(f"csv=Csv(encoding={name!r})" for name in names)
+    return f"not UTF-8 text; line {number} has {', '.join(shown)}: say which it is, of these or others: {said}"

@@ -17,6 +17,8 @@ from penstock.machine_faults import raise_machine_fault
 # DuckDB takes some milliseconds to plan a query for each column, and a table of that width is of little use to anybody.
 MOST_COLUMNS = 4096
 _WIDE = 300
+# What DuckDB raises of data and SQL that it met, its own state being sound.
+BY_THE_DATA = (duckdb.DataError, duckdb.ProgrammingError, duckdb.NotSupportedError)
 _LITTLE = "600MB"
 # Each thread has a buffer of 16 of a CSV's longest lines. Smaller ones would fit more threads into the limit, but with
 # them DuckDB gives up lines behind a quote that stays open for longer than the buffer.
@@ -46,12 +48,13 @@ def cursor() -> Iterator[duckdb.DuckDBPyConnection]:
 @contextmanager
 def little_memory(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Have DuckDB write to disk what would fill the memory with a large object's rows."""
-    threads = _threads(connection)
-    connection.execute(f"SET memory_limit = '{_LITTLE}'; SET threads = {min(threads, _FEW_THREADS)}")
+    threads, usual = _threads(connection), _usual_memory(os.getpid())
     try:
+        connection.execute(f"SET memory_limit = '{_LITTLE}'; SET threads = {min(threads, _FEW_THREADS)}")
         yield
     finally:
-        connection.execute(f"RESET memory_limit; SET threads = {threads}")
+        # RESET would show the old limit, but leave this one in force.
+        connection.execute(f"SET memory_limit = '{usual}'; SET threads = {threads}")
 
 
 def refuse_wide(columns: int) -> None:
@@ -80,6 +83,13 @@ def _threads(connection: duckdb.DuckDBPyConnection) -> int:
     row = connection.execute("SELECT current_setting('threads')").fetchone()
     assert row is not None
     return int(row[0])
+
+
+@lru_cache(maxsize=1)
+def _usual_memory(pid: int) -> str:
+    row = _database(pid).execute("SELECT current_setting('memory_limit')").fetchone()
+    assert row is not None
+    return str(row[0])
 
 
 @lru_cache(maxsize=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 import pyarrow as pa
@@ -13,6 +13,7 @@ from penstock.formats.lattice import LONG
 from penstock.formats.names import places_of
 from penstock.formats.result import RESCUED
 from penstock.model import Column, Schema
+from penstock.widening import joined
 
 # As many names as a reason needs.
 _NAMED = 20
@@ -42,16 +43,34 @@ def widened(known: Schema | None, learned: Schema) -> list[str]:
     ]
 
 
-def cause_of(known: Schema | None, learned: Schema) -> str:
-    """Why `learned` is another version than `known`."""
+def as_said(known: Schema, hints: Mapping[str, str]) -> Schema:
+    """`known` with the types that are said in `hints`, whatever was found or said before."""
+    said = {name: kind for name, kind in hints.items() if isinstance(kind, str)}
+    return replace(
+        known,
+        columns=tuple(
+            replace(column, type=said[column.name])
+            if said.get(column.name, column.type).upper() != column.type.upper()
+            else column
+            for column in known.columns
+        ),
+    )
+
+
+def cause_of(known: Schema | None, learned: Schema, *, hints: Collection[str] = ()) -> str:
+    """Why `learned` is another version than `known`; what has another type and is in `hints` was declared so."""
     if known is None:
         return "first object"
     before = {column.name: column for column in known.columns}
     new = [column.name for column in learned.columns if column.name not in before]
-    other = [column for column in learned.columns if column.name in before and before[column.name].type != column.type]
+    changed = [column for column in learned.columns if column.name in before]
+    changed = [column for column in changed if before[column.name].type != column.type]
+    other = [column for column in changed if column.name not in hints]
+    said = [f"{column.name} {before[column.name].type} → {column.type}" for column in changed if column.name in hints]
     text = [column.name for column in other if column.type == "VARCHAR"]
     long = set(learned.dialect.get(LONG, ())) - set(known.dialect.get(LONG, ()))
     causes = (
+        (f"declared: {', '.join(said)}", said),
         ("numbers widened", len(other) > len(text)),
         (f"{', '.join(text)} became text", text),
         (f"{', '.join(sorted(long))} holds numbers that fractions would round", long),
@@ -84,6 +103,36 @@ def evolved(known: Schema, found: Schema, *, derived: Collection[str] = ()) -> S
         if form in found.dialect and known.dialect:
             dialect.setdefault(form, found.dialect[form])
     return replace(known, columns=(*known.columns, *new), dialect=dialect)
+
+
+def known_in(schemas: Iterable[Schema]) -> Schema:
+    """What the table has by the schemas of several formats: their columns by name, each of the type that holds all."""
+    columns: dict[str, Column] = {}
+    long: set[str] = set()
+    for schema in schemas:
+        long |= set(schema.dialect.get(LONG, ()))
+        for column in schema.columns:
+            there = columns.get(column.name)
+            kind = joined(there.type, column.type) if there else column.type
+            columns[column.name] = replace(there or column, type=kind)
+    return Schema(version=1, columns=tuple(columns.values()), dialect={LONG: sorted(long)} if long else {})
+
+
+def fitted(found: Schema, known: Schema, *, hints: Collection[str], grows: bool) -> Schema:
+    """The first schema `found` of a format, by the columns that the dataset is `known` to have by its other formats.
+
+    What is known keeps its type unless one is said in `hints`. Unless it `grows`, all that is known is in it and
+    nothing else: what is new is rescued.
+    """
+    own = {column.name: column for column in found.columns}
+    kept = {
+        column.name: column if column.name in hints else replace(column, type=there.type)
+        for there in known.columns
+        for column in [own.get(there.name, there)]
+    }
+    columns = [kept.get(column.name, column) for column in found.columns] if grows else kept.values()
+    long = {LONG: known.dialect[LONG]} if LONG in known.dialect else {}
+    return replace(found, columns=tuple(columns), dialect=found.dialect | long)
 
 
 def _unique(name: str, taken: set[str]) -> str:

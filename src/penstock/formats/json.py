@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 import duckdb
 import pyarrow as pa
@@ -17,11 +19,11 @@ import pyarrow.compute as pc
 from penstock.declarations import Dataset
 from penstock.errors import Unreadable
 from penstock.formats.encodings import utf8_file
-from penstock.formats.engine import cursor
+from penstock.formats.engine import cursor, little_memory
 from penstock.formats.kept import Keep
 from penstock.formats.names import json_keys, json_path, json_pointer, literal, normalised, quoted, spelling
 from penstock.formats.numbers import WHOLE
-from penstock.formats.plain import text_file
+from penstock.formats.plain import CHUNK, text_file
 from penstock.formats.result import RESCUED, ROW, ReadResult
 from penstock.formats.shape import BAD, LINE, RAW, Value, shape
 from penstock.model import Column, Schema
@@ -32,6 +34,17 @@ LARGEST = 2 * 1024**3
 DEEPEST = 500
 # An object used as a map would make columns without end; beyond this nested objects stay JSON.
 MOST_COLUMNS = 1000
+# What a record takes in memory beside its text.
+_RECORD = 32
+# Shorter numbers are whole in every type that is found.
+_LONG = 16
+
+# What is bad about a record; `keys` are those of its objects.
+_DOUBLED = "list_filter(keys, k -> list_unique(k) < len(k))[1]"
+_TWICE = (
+    f"coalesce(bad, 'the key ' || to_json(list_filter({_DOUBLED}, (k, i) -> list_position({_DOUBLED}, k) < i)[1]) "
+    "|| ' stands twice')"
+)
 
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 
@@ -64,8 +77,27 @@ def infer(path: Path, dataset: Dataset, *, lines: bool, always: Mapping[Keys, st
 
     Raises Unreadable.
     """
-    with cursor() as connection:
-        _records(connection, path, dataset, lines=lines)
+    with _text(path) as text:
+        if lines and Keep(path, size=_size(text, lines=lines)).large:
+            with suppress(MemoryError):
+                return _inferred(text, dataset, lines=lines, always=always, little=True)
+        return _inferred(text, dataset, lines=lines, always=always, little=False)
+
+
+def read(path: Path, dataset: Dataset, schema: Schema, *, lines: bool, large: bool = False) -> ReadResult:
+    """The records as rows. Raises Unreadable."""
+    with _text(path) as text:
+        keep = Keep(path, size=_size(text, lines=lines), large=large)
+        if lines and keep.large:
+            # Records may be so long that few of them fill it.
+            with suppress(MemoryError):
+                return _shaped(text, dataset, schema, keep, lines=lines, little=True)
+        return _shaped(text, dataset, schema, keep, lines=lines, little=False)
+
+
+def _inferred(text: Path, dataset: Dataset, *, lines: bool, always: Mapping[Keys, str] | None, little: bool) -> Schema:
+    with cursor() as connection, little_memory(connection) if little else nullcontext():
+        _records(connection, text, dataset, lines=lines)
         leaves = _leaves(connection, dataset)
         if leaves and always:
             leaves = [*always.items(), *(leaf for leaf in leaves if leaf[0] not in always)]
@@ -81,12 +113,11 @@ def infer(path: Path, dataset: Dataset, *, lines: bool, always: Mapping[Keys, st
         return replace(found, columns=tuple(replace(c, type="VARCHAR") if c in long else c for c in found.columns))
 
 
-def read(path: Path, dataset: Dataset, schema: Schema, *, lines: bool, large: bool = False) -> ReadResult:
-    """The records as rows. Raises Unreadable."""
-    with cursor() as connection:
-        size = _records(connection, path, dataset, lines=lines)
+def _shaped(text: Path, dataset: Dataset, schema: Schema, keep: Keep, *, lines: bool, little: bool) -> ReadResult:
+    with cursor() as connection, little_memory(connection) if little else nullcontext():
+        _records(connection, text, dataset, lines=lines)
         values = source_of(connection, "records", schema, strange_in(_leaves(connection, dataset), schema))
-        return shape(connection, dataset, schema, values, Keep(path, size=size, large=large))
+        return shape(connection, dataset, schema, values, keep)
 
 
 def source_of(connection: duckdb.DuckDBPyConnection, records: str, schema: Schema, strange: Strange) -> list[Value]:
@@ -95,9 +126,13 @@ def source_of(connection: duckdb.DuckDBPyConnection, records: str, schema: Schem
     known = {spelled.get(keys := json_keys(column.original), keys): column for column in schema.columns}
     texts = [keys for keys, column in known.items() if column.type.upper() != "JSON"]
     trees = [keys for keys, column in known.items() if column.type.upper() == "JSON"]
+    objects = sorted({(), *(keys[:end] for keys in [*known, *extra] for end in range(len(keys)))})
+    keys_of = _extract("json_keys", objects)
+    bad = _TWICE if _some_twice(connection, records, keys_of) else "bad"
     connection.execute(
-        f"CREATE OR REPLACE TEMP VIEW source AS SELECT *, {_rescued(len(trees), extra)} AS {quoted(RESCUED)} FROM ("
-        f"SELECT record AS {quoted(ROW)}, line AS {quoted(LINE)}, raw AS {quoted(RAW)}, bad AS {quoted(BAD)}, "
+        f"CREATE OR REPLACE TEMP VIEW source AS SELECT * EXCLUDE (bad, keys), {bad} AS {quoted(BAD)}, "
+        f"{_rescued(len(trees), extra)} AS {quoted(RESCUED)} FROM ("
+        f"SELECT record AS {quoted(ROW)}, line AS {quoted(LINE)}, raw AS {quoted(RAW)}, bad, {keys_of} AS keys, "
         f"{_extract('json_extract_string', texts)} AS texts, {_extract('json_extract', [*trees, *extra])} AS trees "
         f"FROM {records})"
     )
@@ -124,23 +159,34 @@ def depth(text: str) -> int:
     return deepest
 
 
-def _records(connection: duckdb.DuckDBPyConnection, path: Path, dataset: Dataset, *, lines: bool) -> int:
-    """Make the table `records`: number, line, raw text, the parsed `doc` or why it is `bad`; returns its bytes."""
-    with text_file(path, to_utf8=partial(utf8_file, declared="utf-8")) as found:
-        size = found.stat().st_size
-        if size > LARGEST:
-            raise Unreadable(f"a JSON object of {size} bytes is more than the {LARGEST} that can be read at once")
-        content = found.read_bytes()
+def _text(path: Path) -> AbstractContextManager[Path]:
+    return text_file(path, to_utf8=partial(utf8_file, declared="utf-8"))
+
+
+def _size(text: Path, *, lines: bool) -> int:
+    """About the bytes that its records take in memory."""
+    size = text.stat().st_size
+    if not lines:
+        return size
+    with text.open("rb") as file:
+        return size + _RECORD * sum(chunk.count(b"\n") for chunk in iter(partial(file.read, CHUNK), b""))
+
+
+def _records(connection: duckdb.DuckDBPyConnection, text: Path, dataset: Dataset, *, lines: bool) -> None:
+    """Make the view `records`: number, line, raw text, and `doc`, which is the same, or why it is `bad`."""
+    size = text.stat().st_size
+    if size > LARGEST:
+        raise Unreadable(f"a JSON object of {size} bytes is more than the {LARGEST} that can be read at once")
     if lines:
-        _from_lines(connection, content)
+        with text.open("rb") as file:
+            records_of_lines(connection, _numbered(file))
     else:
-        _from_document(connection, content, dataset)
+        _from_document(connection, text.read_bytes(), dataset)
     mark_too_deep(connection)
-    return size
 
 
 def mark_too_deep(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make those of the table `records` bad whose nesting DuckDB would not survive."""
+    """Make those of the view `records` bad whose nesting DuckDB would not survive."""
     suspects = connection.execute(
         f"SELECT record, raw FROM records WHERE doc IS NOT NULL AND length(raw) > {2 * DEEPEST} "
         f"AND length(raw) - length(replace(replace(raw, '[', ''), '{{', '')) > {DEEPEST}"
@@ -148,19 +194,26 @@ def mark_too_deep(connection: duckdb.DuckDBPyConnection) -> None:
     for record, raw in suspects:
         if depth(raw) > DEEPEST:
             connection.execute(
-                "UPDATE records SET doc = NULL, bad = ? WHERE record = ?",
-                [f"nested deeper than {DEEPEST} levels", record],
+                "UPDATE judged SET bad = ? WHERE record = ?", [f"nested deeper than {DEEPEST} levels", record]
             )
 
 
-def _from_lines(connection: duckdb.DuckDBPyConnection, content: bytes) -> None:
-    whole = pa.array([content], type=pa.large_binary()).cast(pa.large_string())
-    texts = trimmed_lines(whole)
-    numbered = pa.table({"line": pa.array(range(1, len(texts) + 1), type=pa.int64()), "raw": texts})
-    numbered = numbered.filter(pc.not_equal(texts, ""))
-    records_of_lines(
-        connection, numbered.append_column("record", pa.array(range(1, numbered.num_rows + 1), pa.int64()))
-    )
+def _numbered(file: IO[bytes]) -> Iterator[pa.Table]:
+    """The lines that are not blank, some at a time, with their number and that of their record."""
+    line, record = 0, 0
+    yield pa.schema([("line", pa.int64()), ("raw", pa.large_string()), ("record", pa.int64())]).empty_table()
+    while chunk := file.read(CHUNK) + file.readline():
+        texts = trimmed_lines(pa.array([chunk.removesuffix(b"\n")], pa.large_binary()).cast(pa.large_string()))
+        filled = pc.not_equal(texts, "")
+        raw = texts.filter(filled)
+        numbers = up_from(line, len(texts)).filter(filled)
+        yield pa.table([numbers, raw, up_from(record, len(raw))], names=["line", "raw", "record"])
+        line, record = line + len(texts), record + len(raw)
+
+
+def up_from(before: int, count: int) -> pa.Array:
+    """So many numbers, one after the other."""
+    return pc.cumulative_sum(pa.repeat(pa.scalar(1, pa.int64()), count), start=before)
 
 
 def trimmed_lines(contents: pa.Array) -> pa.Array:
@@ -168,16 +221,24 @@ def trimmed_lines(contents: pa.Array) -> pa.Array:
     return pc.utf8_rtrim(pc.list_flatten(pc.split_pattern(contents, "\n")), " \t\r")
 
 
-def records_of_lines(connection: duckdb.DuckDBPyConnection, lines: pa.Table) -> None:
-    """Make the table `records` of lines with their number and that of their record, and whatever else they have."""
-    connection.register("lines", lines)
-    connection.execute(
-        "CREATE TEMP TABLE records AS SELECT * EXCLUDE (kind), "
-        "CASE WHEN kind = 'OBJECT' THEN raw END AS doc, "
-        "CASE WHEN kind IS NULL THEN 'not JSON' WHEN kind <> 'OBJECT' THEN 'not a JSON object' END AS bad "
-        "FROM (SELECT *, CASE WHEN json_valid(raw) THEN json_type(raw) END AS kind FROM lines)"
-    )
-    connection.unregister("lines")
+def records_of_lines(connection: duckdb.DuckDBPyConnection, lines: Iterable[pa.Table]) -> None:
+    """Make the view `records` of lines with their number and that of their record, and whatever else they have."""
+    into = "CREATE TEMP TABLE judged AS"
+    for some in lines:
+        connection.register("lines", some)
+        connection.execute(
+            f"{into} SELECT *, CASE WHEN NOT json_valid(raw) THEN 'not JSON' "
+            "WHEN NOT starts_with(ltrim(raw, chr(32) || chr(9) || chr(13)), '{') THEN 'not a JSON object' END AS bad "
+            "FROM lines"
+        )
+        connection.unregister("lines")
+        into = "INSERT INTO judged"
+    records_of_judged(connection)
+
+
+def records_of_judged(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make the view `records` of the table `judged`."""
+    connection.execute("CREATE TEMP VIEW records AS SELECT *, CASE WHEN bad IS NULL THEN raw END AS doc FROM judged")
 
 
 def _from_document(connection: duckdb.DuckDBPyConnection, content: bytes, dataset: Dataset) -> None:
@@ -196,11 +257,11 @@ def _from_document(connection: duckdb.DuckDBPyConnection, content: bytes, datase
     each = f"unnest(json_extract({where}, '$[*]'))" if kinds and kinds[0][0] == "ARRAY" else where
     connection.execute(f"CREATE TEMP TABLE parts AS SELECT CAST({each} AS VARCHAR) AS raw FROM document")
     connection.execute(
-        "CREATE TEMP TABLE records AS SELECT rowid + 1 AS record, CAST(NULL AS BIGINT) AS line, raw, "
-        "CASE WHEN json_type(raw) = 'OBJECT' THEN raw END AS doc, "
+        "CREATE TEMP TABLE judged AS SELECT rowid + 1 AS record, CAST(NULL AS BIGINT) AS line, raw, "
         "CASE WHEN json_type(raw) <> 'OBJECT' THEN 'not a JSON object' END AS bad FROM parts"
     )
     connection.execute("DROP TABLE parts; DROP TABLE document")
+    records_of_judged(connection)
 
 
 def where_records_are(dataset: Dataset) -> str:
@@ -212,8 +273,10 @@ def where_records_are(dataset: Dataset) -> str:
 
 def _leaves(connection: duckdb.DuckDBPyConnection, dataset: Dataset) -> list[tuple[Keys, str]]:
     """The paths of the records' values with their types; objects are walked unless they are kept, arrays are not."""
+    # It puts all that it is given into one text: one record of each structure says as much.
     row = connection.execute(
-        "SELECT json_group_structure(CAST(doc AS JSON)) FROM records WHERE doc IS NOT NULL"
+        "SELECT json_group_structure(CAST(doc AS JSON)) FROM (SELECT doc FROM records WHERE record IN "
+        "(SELECT min(record) FROM records WHERE doc IS NOT NULL GROUP BY json_structure(doc)) ORDER BY record)"
     ).fetchone()
     return leaves_of(row[0] if row else None, dataset)
 
@@ -283,17 +346,32 @@ def _covered(keys: Keys, known: Collection[Keys]) -> bool:
 
 def _too_long(connection: duckdb.DuckDBPyConnection, columns: Sequence[Column]) -> list[Column]:
     """Those with whole numbers that their type would not hold."""
-    asked = []
-    numbers = [column for column in columns if column.type in ("BIGINT", "DOUBLE")]
-    for column in numbers:
-        text = f"json_extract_string(doc, {literal(json_pointer(json_keys(column.original)))})"
-        fits = Value(column=column, expression=text).cast({})
-        asked.append(f"count(*) FILTER (WHERE regexp_full_match({text}, {literal(WHOLE)}) AND {fits} IS NULL)")
-    if not asked:
-        return []
-    row = connection.execute(f"SELECT {', '.join(asked)} FROM records").fetchone()
-    assert row is not None
-    return [column for column, count in zip(numbers, row, strict=True) if count]
+    found: list[Column] = []
+    for kind in ("BIGINT", "DOUBLE"):
+        numbers = [column for column in columns if column.type == kind]
+        if not numbers:
+            continue
+        # One question for all columns of a type, of the few records that may have such a number.
+        fits = Value(column=numbers[0], expression="text").cast({})
+        texts = _extract("json_extract_string", [json_keys(column.original) for column in numbers])
+        places = connection.execute(
+            "SELECT DISTINCT place FROM (SELECT unnest(texts) AS text, generate_subscripts(texts, 1) AS place FROM "
+            f"(SELECT {texts} AS texts FROM records WHERE doc IS NOT NULL AND "
+            f"regexp_matches(raw, '[0-9]{{{_LONG}}}'))) "
+            f"WHERE strlen(text) >= {_LONG} AND regexp_full_match(text, {literal(WHOLE)}) AND {fits} IS NULL"
+        ).fetchall()
+        found += [numbers[place - 1] for (place,) in places]
+    return found
+
+
+def _some_twice(connection: duckdb.DuckDBPyConnection, records: str, keys_of: str) -> bool:
+    """Whether an object has two values with the same key, of which but the first would be found."""
+    # Records have few lists of keys, and to look for equal ones in each takes longer than all the rest.
+    found = connection.execute(
+        f"SELECT 1 FROM (SELECT DISTINCT {keys_of} AS keys FROM {records}) "
+        "WHERE len(list_filter(keys, k -> list_unique(k) < len(k))) > 0 LIMIT 1"
+    )
+    return found.fetchone() is not None
 
 
 def _extract(function: str, paths: Sequence[Keys]) -> str:

@@ -19,6 +19,7 @@ from penstock.formats.json import (
     Strange,
     leaves_of,
     mark_too_deep,
+    records_of_judged,
     records_of_lines,
     source_of,
     strange_in,
@@ -93,7 +94,7 @@ def _from_lines(connection: duckdb.DuckDBPyConnection, contents: dict[int, str])
         }
     )
     table = table.filter(pc.not_equal(table.column("raw"), ""))
-    records_of_lines(connection, table.append_column("record", pa.array(range(1, table.num_rows + 1), pa.int64())))
+    records_of_lines(connection, [table.append_column("record", pa.array(range(1, table.num_rows + 1), pa.int64()))])
 
 
 def _from_documents(connection: duckdb.DuckDBPyConnection, contents: dict[int, str], dataset: Dataset) -> None:
@@ -110,10 +111,10 @@ def _from_documents(connection: duckdb.DuckDBPyConnection, contents: dict[int, s
         "ELSE [CAST(found AS JSON)] END) AS VARCHAR) AS raw FROM documents WHERE kind IN ('ARRAY', 'OBJECT')"
     )
     connection.execute(
-        "CREATE TEMP TABLE records AS SELECT file, rowid + 1 AS record, CAST(NULL AS BIGINT) AS line, raw, "
-        "CASE WHEN json_type(raw) = 'OBJECT' THEN raw END AS doc, "
+        "CREATE TEMP TABLE judged AS SELECT file, rowid + 1 AS record, CAST(NULL AS BIGINT) AS line, raw, "
         "CASE WHEN json_type(raw) <> 'OBJECT' THEN 'not a JSON object' END AS bad FROM parts"
     )
+    records_of_judged(connection)
 
 
 def _pieces(connection: duckdb.DuckDBPyConnection) -> dict[int, Piece]:

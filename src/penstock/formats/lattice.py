@@ -54,16 +54,12 @@ def may_be_text(kind: str) -> bool:
     return _NO_TEXT.search(kind) is None
 
 
-def joined(kind: str | None, other: str) -> str:
-    """The type for a table's column that objects of one load have as `kind` and as `other`."""
-    if kind is None or {kind, other} == {"BIGINT", "DOUBLE"}:
-        return "DOUBLE" if kind else other
-    return "VARCHAR" if kind == "VARCHAR" and may_be_text(other) else other
-
-
 def text_columns(dataset: Dataset) -> Callable[[str], bool]:
-    """Whether a column may become text: the schema evolves, and nothing that is declared goes by its type."""
-    if dataset.schema != "evolve":
+    """Whether a column may become text: the schema evolves, and nothing that is declared goes by its type.
+
+    What a function of the declaration goes by is not known.
+    """
+    if dataset.schema != "evolve" or dataset.transform is not None:
         return lambda name: False
     said = [
         *dataset.columns,
@@ -87,11 +83,13 @@ def lossless(text: str, target: str, cast: str, *, plain: str | None = None) -> 
     match target.upper():
         case "DOUBLE":
             whole = f"TRY_CAST({plain or text} AS HUGEINT) = TRY_CAST({cast} AS HUGEINT)"
+            # So a DOUBLE is written in full, though its last digits before the point are not its own.
+            own = f"CAST(to_json({cast}) AS VARCHAR) = {plain or text}"
             return (
                 f"CASE WHEN {text} BETWEEN '00' AND '0:' THEN NULL WHEN abs({cast}) >= {EXACT} AND "
                 f"((isinf({cast}) AND NOT contains(lower({text}), 'inf')) OR "
-                f"(regexp_full_match({text}, {literal(_PLAIN_NUMBER)}) AND ({whole}) IS NOT TRUE)) THEN NULL "
-                f"ELSE {cast} END"
+                f"(regexp_full_match({text}, {literal(_PLAIN_NUMBER)}) AND ({whole}) IS NOT TRUE "
+                f"AND ({own}) IS NOT TRUE)) THEN NULL ELSE {cast} END"
             )
         case "DATE":
             return _unless(text, f"strlen({text}) <= 10 AND NOT contains({text}, ' ')", _HAS_TIME, cast)

@@ -8,6 +8,8 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
+from penstock.errors import Unreadable
+
 # PostgreSQL cuts identifiers at 63 bytes; a duplicate's number must still fit.
 LONGEST = 56
 
@@ -97,7 +99,12 @@ def flat_name(original: str) -> str:
 
 
 def json_pointer(keys: Sequence[str]) -> str:
-    """RFC 6901. Unlike DuckDB's own paths it can address any key, `*` and the empty one too."""
+    """RFC 6901. Unlike DuckDB's own paths it can address any key, `*` and the empty one too.
+
+    Raises Unreadable for a key with U+0000, at which DuckDB takes its SQL to end.
+    """
+    if any("\0" in key for key in keys):
+        raise Unreadable("a key of its records has a U+0000 in it; send it without")
     return "".join("/" + key.replace("~", "~0").replace("/", "~1") for key in keys)
 
 

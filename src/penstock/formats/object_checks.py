@@ -53,8 +53,8 @@ class ControlFile:
 def ask(rows: pa.Table, dataset: Dataset, control: ControlFile | None) -> dict[str, str]:
     """By name, what is wrong by each check that fails. Raises Unreadable for the control file.
 
-    Raises DeclarationError naming a faulty expression. Where an object has no rows, what cannot be asked for want of
-    columns is NULL.
+    Raises Unreadable too where what `transform` made has not the columns, and else DeclarationError naming a faulty
+    expression. Where an object has no rows, what cannot be asked for want of columns is NULL.
     """
     checks = dataset.object_checks
     if not checks:
@@ -102,6 +102,8 @@ def _alone(connection: duckdb.DuckDBPyConnection, name: str, check: Check, datas
         if not rows:
             return None
         reason = str(error).strip().split("\n", 1)[0]
+        if dataset.transform is not None and isinstance(error, duckdb.BinderException):
+            raise Unreadable(f"transform: check {name} {check.predicate!r}: {reason}") from None
         raise DeclarationError(f"dataset {dataset.name}: check {name} {check.predicate!r}: {reason}") from None
 
 

@@ -219,6 +219,8 @@ def _reason(error: duckdb.Error) -> str:
 def _widest(kind: str) -> str:
     if kind in ("TINYINT", "SMALLINT", "INTEGER", "UTINYINT", "USMALLINT", "UINTEGER"):
         return "BIGINT"
+    if kind == "FLOAT":  # a later DOUBLE would be rounded
+        return "DOUBLE"
     if kind == "UBIGINT":
         return "DECIMAL(20,0)"
     return "VARCHAR" if kind.startswith("ENUM") else kind

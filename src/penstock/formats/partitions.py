@@ -42,6 +42,8 @@ def with_path(dataset: Dataset, values: tuple[tuple[str, str | None], ...]) -> D
 
 
 def _expression(name: str, value: str | None, hints: Mapping[str, str]) -> str:
+    if value is not None and "\0" in value:
+        raise Unreadable(f"its key has a U+0000 in {name}=…, which no table holds")
     kind = hints.get(name, "VARCHAR")
     text = literal(value) if value is not None else "NULL"
     with cursor() as connection:

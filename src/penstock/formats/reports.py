@@ -11,7 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from penstock.declarations import Dataset
-from penstock.errors import DeclarationError
+from penstock.errors import DeclarationError, Unreadable
 from penstock.formats.engine import cursor
 from penstock.formats.names import quoted
 from penstock.machine_faults import raise_machine_fault
@@ -31,6 +31,19 @@ def report(rows: pa.Table, dataset: Dataset) -> dict[str, Any]:
             raise DeclarationError(f"dataset {dataset.name}: {_culprit(connection, dataset, error)}") from None
     assert row is not None
     return {name: _plain(value) for name, value in zip(dataset.report, row, strict=True)}
+
+
+def refuse_unreportable(rows: pa.Table, dataset: Dataset) -> None:
+    """Raise Unreadable where what `transform` made has not the columns that the report needs."""
+    with cursor() as connection:
+        connection.register("loaded", rows)
+        for name, expression in dataset.report.items():
+            try:
+                connection.sql(f"SELECT ({expression}\n) FROM loaded")
+            except duckdb.BinderException as error:
+                raise Unreadable(f"transform: report {name} {expression!r}: {_reason(error)}") from None
+            except duckdb.Error as error:
+                raise_machine_fault(error)  # any other is the declaration's, and said when the report is made
 
 
 def merge_reports(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:

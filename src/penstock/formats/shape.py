@@ -7,7 +7,7 @@ RESCUED, and says by `Value` where each source column is.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from penstock.declarations import Dataset
-from penstock.errors import DeclarationError
+from penstock.errors import DeclarationError, Unreadable
 from penstock.formats.asking import (
     BAD,
     NOTE,
@@ -27,11 +27,11 @@ from penstock.formats.asking import (
     noting,
     unmarked,
 )
-from penstock.formats.engine import many_columns
+from penstock.formats.engine import BY_THE_DATA, many_columns
 from penstock.formats.kept import Keep
 from penstock.formats.lattice import LONG, Misfits, back_and_forth, lossless, may_be_text, text_columns, wider
 from penstock.formats.names import literal, quoted
-from penstock.formats.numbers import FRACTION, comma_of, fraction_of, pointed, whole_of
+from penstock.formats.numbers import FRACTION, GROUPED_FRACTION, comma_of, fraction_of, pointed, whole_of
 from penstock.formats.result import REJECTED, RESCUED, ROW, ReadResult
 from penstock.formats.separating import LINE, RAW, all_good, result_of, separated
 from penstock.machine_faults import raise_machine_fault
@@ -77,7 +77,7 @@ class Value:
             return whole_of(text, target, comma, zeros=not hinted)
         if comma and _FRACTIONS.match(target.upper()):
             number = fraction_of(text, target, comma)
-            return number if hinted else lossless(text, target, number, plain=pointed(text))
+            return number if hinted else lossless(text, target, number, plain=pointed(text, comma))
         form = dialect.get(_TIME_FORMS.get(target.upper(), ""))
         plain = f"TRY_CAST({text} AS {target})"
         if not hinted:
@@ -109,12 +109,14 @@ class Value:
         double = f"TRY_CAST({self.expression} AS DOUBLE)"
         if self.kind == "typed":
             return f"isfinite({double})" if _FRACTIONS.match(self.type) else "false"
-        if comma_of(dialect, self.column.name):
+        comma = comma_of(dialect, self.column.name)
+        if comma in ("found", "declared"):
             return f"regexp_full_match({self.expression}, {literal(FRACTION)})"
+        grouped = f"regexp_full_match({self.expression}, {literal(GROUPED_FRACTION)}) OR " if comma else ""
         form = r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*"
         integer = r"\s*[+-]?[0-9]+\s*"
         return (
-            f"(regexp_full_match({self.expression}, {literal(form)}) AND isfinite({double}) "
+            f"({grouped}regexp_full_match({self.expression}, {literal(form)}) AND isfinite({double}) "
             f"AND NOT regexp_full_match({self.expression}, {literal(integer)}))"
         )
 
@@ -159,16 +161,70 @@ def shape_together(
 def _evaluate(
     connection: duckdb.DuckDBPyConnection, dataset: Dataset, schema: Schema, values: Sequence[Value], keep: Keep
 ) -> tuple[pa.Table, list[tuple[str, str]]]:
+    whole: dict[str, str] = {}
+    plain = _query(dataset, schema, values, guarded=lambda expression: False)
     try:
         try:
-            return _run(connection, _query(dataset, schema, values, guarded=False), dataset, schema, keep)
+            return _run(connection, plain, dataset, schema, keep)
         except _AT_WORK:
             # An expression failed on some row's data: find those rows, which TRY does at a price.
-            return _run(connection, _query(dataset, schema, values, guarded=True), dataset, schema, keep)
+            whole = _whole(connection, dataset, schema, values)
+            sql = _query(dataset, schema, values, guarded=lambda expression: expression not in whole.values())
+            return _run(connection, sql, dataset, schema, keep)
     except duckdb.Error as error:
         raise_machine_fault(error)
+        if isinstance(error, BY_THE_DATA) and _binds(connection, plain):
+            what = " or ".join([*whole, *_no_conditions(connection, dataset, schema, values)]) or "an expression"
+            raise Unreadable(f"{what} fails on the data, and it cannot be said in which row") from None
         culprit = _culprit(connection, dataset, schema, values)
         raise DeclarationError(f"dataset {dataset.name}: {culprit or _first_line(error)}") from None
+
+
+def _whole(
+    connection: duckdb.DuckDBPyConnection, dataset: Dataset, schema: Schema, values: Sequence[Value]
+) -> dict[str, str]:
+    """By what they are, the expressions that DuckDB takes no TRY around: windows, subqueries, what is volatile."""
+    return {
+        what: expression
+        for what, expression, rows in _asked_of(dataset, schema, values)
+        if not _binds(connection, f"SELECT TRY({{'v': ({expression}\n)}}) FROM ({rows})")
+    }
+
+
+def _no_conditions(
+    connection: duckdb.DuckDBPyConnection, dataset: Dataset, schema: Schema, values: Sequence[Value]
+) -> list[str]:
+    """The conditions that are not BOOLEAN by themselves: not every value can be made so, and no TRY is around that."""
+    found = []
+    for what, expression, rows in _asked_of(dataset, schema, values):
+        kind = connection.sql(f"SELECT ({expression}\n) FROM ({rows})").types[0]
+        if not what.startswith("derive ") and kind != "BOOLEAN":
+            found.append(f"{what} {expression!r}, which is {kind} and should be true or false,")
+    return found
+
+
+def _asked_of(dataset: Dataset, schema: Schema, values: Sequence[Value]) -> list[tuple[str, str, str]]:
+    """Each expression over one row: what it is, itself, and SQL of the rows that it is asked of."""
+    inner = _casts(dataset, schema, values)
+    names = {column.name for column in schema.columns}
+    asked_of: list[tuple[str, str, str]] = []
+    for name, expression in dataset.derive.items():
+        asked_of.append((f"derive {name}", expression, inner))
+        inner = _with_column(inner, name, f"({expression}\n)", replaces=name in names)
+        names.add(name)
+    if dataset.where is not None:
+        asked_of.append(("where", dataset.where, inner))
+    checks = [*aside(dataset), *noting(dataset)]
+    return asked_of + [(f"check {name}", check.predicate, inner) for name, check in checks]
+
+
+def _binds(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
+    try:
+        connection.sql(sql)
+    except duckdb.Error as error:
+        raise_machine_fault(error)
+        return False
+    return True
 
 
 def _run(
@@ -195,13 +251,13 @@ def _kept(dataset: Dataset, schema: Schema) -> list[str]:
     return kept
 
 
-def _query(dataset: Dataset, schema: Schema, values: Sequence[Value], *, guarded: bool) -> str:
+def _query(dataset: Dataset, schema: Schema, values: Sequence[Value], *, guarded: Callable[[str], bool]) -> str:
     inner = _casts(dataset, schema, values)
     bad = [quoted(BAD)]
     names = {column.name for column in schema.columns}
     for name, expression in dataset.derive.items():
         value = f"({expression}\n)"
-        if guarded:
+        if guarded(expression):
             step = quoted(f"#derive {name}")
             inner = f"SELECT *, TRY({{'v': {value}}}) AS {step} FROM ({inner})"
             failed = literal(f"derive {about_column(name)} failed")
@@ -210,7 +266,7 @@ def _query(dataset: Dataset, schema: Schema, values: Sequence[Value], *, guarded
         inner = _with_column(inner, name, value, replaces=name in names)
         names.add(name)
     wanted = f"({dataset.where}\n) IS TRUE" if dataset.where is not None else None
-    if dataset.where is not None and guarded:
+    if dataset.where is not None and guarded(dataset.where):
         inner = f"SELECT *, TRY({{'v': ({dataset.where}\n)}}) AS {quoted('#where')} FROM ({inner})"
         bad.append(f"CASE WHEN {quoted('#where')} IS NULL THEN 'where failed' END")
         wanted = f"{quoted('#where')}.v IS TRUE"

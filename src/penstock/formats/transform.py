@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import threading
+from collections.abc import Callable
+from contextvars import copy_context
 from dataclasses import replace
 
 import duckdb
@@ -12,12 +16,15 @@ from penstock.declarations import Dataset
 from penstock.errors import Unreadable
 from penstock.formats.asking import KEY, key_check
 from penstock.formats.engine import cursor
+from penstock.formats.names import quoted
 from penstock.formats.result import REJECTED, RESCUED, ROW, ReadResult
-from penstock.machine_faults import raise_machine_fault
+from penstock.machine_faults import machine_fault, raise_machine_fault
 from penstock.model import NAME
 
 # As much of an exception's message as a reason needs.
 _MESSAGE = 300
+# Any other OSError, a file of the function's own that is not there, is the function's.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 NO_ROWS = pa.table({ROW: pa.array([], pa.int64()), RESCUED: pa.array([], pa.string())})
 
@@ -31,15 +38,35 @@ def transformed(result: ReadResult, dataset: Dataset) -> ReadResult:
         return result
     if not result.rows.num_rows:
         return replace(result, rows=NO_ROWS, columns=())
-    try:
-        made = dataset.transform(result.rows.drop_columns([RESCUED]))
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise_machine_fault(error)
-        raise Unreadable(f"transform: {type(error).__name__}: {error}"[:_MESSAGE]) from None
-    rows, columns = _typed(_as_told(made, result))
+    made = _called(dataset.transform, result.rows.drop_columns([RESCUED]))
+    rows, columns = _typed(_as_told(made, result), dataset)
     return _without_key(replace(result, rows=_rescued_again(rows, result), columns=columns), dataset)
+
+
+def _called(function: Callable[[pa.Table], object], rows: pa.Table) -> object:
+    """What the function returns. Raises Unreadable for whatever it raises, `sys.exit()` too, but for a full machine."""
+    made: list[object] = []
+    raised: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            made.append(function(rows))
+        except BaseException as error:  # judged below, in the thread that asked
+            raised.append(error)
+
+    if threading.current_thread() is threading.main_thread():
+        # Signals arrive there: what they raise must not be taken for the function's.
+        thread = threading.Thread(target=copy_context().run, args=(call,), name="transform", daemon=True)
+        thread.start()
+        thread.join()
+    else:
+        call()
+    for error in raised:
+        fault = machine_fault(error)
+        if isinstance(fault, MemoryError) or (fault is not None and fault.errno in _FULL):
+            raise fault from (error if fault is not error else None)
+        raise Unreadable(f"transform: {type(error).__name__}: {error}"[:_MESSAGE]) from None
+    return made[0]
 
 
 def _as_told(made: object, result: ReadResult) -> pa.Table:
@@ -59,7 +86,8 @@ def _as_told(made: object, result: ReadResult) -> pa.Table:
     return made.select([*names, ROW])
 
 
-def _typed(rows: pa.Table) -> tuple[pa.Table, tuple[tuple[str, str], ...]]:
+def _typed(rows: pa.Table, dataset: Dataset) -> tuple[pa.Table, tuple[tuple[str, str], ...]]:
+    """The rows, and their columns with types; a column of nothing has none unless it is hinted."""
     try:
         numbers = rows.column(ROW).cast(pa.int64())
         for field in rows.schema:
@@ -71,20 +99,32 @@ def _typed(rows: pa.Table) -> tuple[pa.Table, tuple[tuple[str, str], ...]]:
     with cursor() as connection:
         try:
             connection.register("made", rows)
+            if hinted := [name for name in _untyped(rows) if name in dataset.columns]:
+                casts = ", ".join(f"CAST(NULL AS {dataset.columns[name]}) AS {quoted(name)}" for name in hinted)
+                typed = connection.sql(f"SELECT {casts} FROM made").to_arrow_table()
+                for name in hinted:
+                    rows = rows.set_column(rows.schema.get_field_index(name), name, typed.column(name))
+                connection.register("made", rows)
             told = connection.execute("DESCRIBE SELECT * FROM made").fetchall()
         except duckdb.Error as error:
             raise_machine_fault(error)
             reason = str(error).strip().split("\n", 1)[0]
             raise Unreadable(f"transform: the table it returned cannot be loaded: {reason}") from None
-    return rows, tuple((name, kind) for name, kind, *_ in told if name != ROW)
+    untyped = _untyped(rows)
+    columns = tuple((name, kind) for name, kind, *_ in told if name != ROW and name not in untyped)
+    if rows.num_rows and not columns:
+        raise Unreadable("transform: the table it returned has no value in any column")
+    return rows, columns if rows.num_rows else ()
+
+
+def _untyped(rows: pa.Table) -> list[str]:
+    return [field.name for field in rows.schema if pa.types.is_null(field.type)]
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
     """The widest type of its sort, so that the next object's is no other."""
     if pa.types.is_dictionary(kind):
         return _plain(kind.value_type)
-    if pa.types.is_null(kind):
-        return pa.string()
     if pa.types.is_uint64(kind):
         return pa.decimal128(20, 0)
     if pa.types.is_integer(kind):

@@ -5,7 +5,7 @@ The declarations changed since. Each pass of the sweep looks, and takes the writ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,7 +16,7 @@ from penstock.declarations import Dataset
 from penstock.keys import backlog_of, prefixes, takes
 from penstock.ledger import states, waiting, wakeups
 from penstock.ledger.database import Database
-from penstock.ledger.rows import line, tell, which
+from penstock.ledger.rows import line, move, tell, which
 from penstock.ledger.tables import Moment, objects
 from penstock.ledger.waiting import MARKER
 from penstock.model import NOTIFICATIONS_BUCKET, REFUSED_BUCKET, State
@@ -45,14 +45,29 @@ def adopt(database: Database, project: str, datasets: Sequence[Dataset]) -> int:
     with database.read() as connection:
         found = [one for dataset in datasets for one in _left_for(connection, dataset)][:_MOST]
         outdated = [(dataset, rows) for dataset in datasets if (rows := _outdated(connection, dataset))]
-    if not found and not outdated:
-        return 0
+        rest = [name for dataset in datasets for name in waiting.stranded(connection, dataset, limit=_MOST)]
+    declared = {dataset.name: dataset for dataset in datasets}
+    adopted = 0
+    if found or outdated:
+        adopted += _adopt(database, project, declared, found, outdated, rest)
+    return adopted + waiting.release_rest(database, project, list(dict.fromkeys(rest)), declared)
+
+
+def _adopt(
+    database: Database,
+    project: str,
+    declared: Mapping[str, Dataset],
+    found: Sequence[_Found],
+    outdated: Sequence[tuple[Dataset, Sequence[Any]]],
+    rest: list[waiting.Name],
+) -> int:
+    """Move what was found; adds to `rest` the markers that release more than this transaction should."""
     with database.write() as connection:
         now = database.clock()
         there = set(which(connection, [one.id for one in found], *_LEFT))
-        adopted = _take(connection, project, [one for one in found if one.id in there], datasets, now)
+        adopted = _take(connection, project, [one for one in found if one.id in there], declared, now, rest)
         for dataset, rows in outdated:
-            _wait_anew(connection, project, dataset, rows, now)
+            _wait_anew(connection, project, dataset, rows, declared, now, rest)
         return adopted
 
 
@@ -82,7 +97,12 @@ _TAKE = (
 
 
 def _take(
-    connection: Connection, project: str, found: Sequence[_Found], datasets: Sequence[Dataset], now: datetime
+    connection: Connection,
+    project: str,
+    found: Sequence[_Found],
+    declared: Mapping[str, Dataset],
+    now: datetime,
+    rest: list[waiting.Name],
 ) -> int:
     if not found:
         return 0
@@ -113,8 +133,7 @@ def _take(
     tell(connection, told)
     for dataset in sorted({change["taker"] for change in changes if change["becomes"] == State.PENDING}):
         wakeups.request(connection, dataset, now)
-    declared = {dataset.name: dataset for dataset in datasets}
-    waiting.release_marked(connection, project, signals.markers, declared, now)
+    rest += waiting.release_marked(connection, project, signals.markers, declared, now)
     return sum(change["becomes"] != State.IGNORED for change in changes)
 
 
@@ -146,13 +165,28 @@ _POINT = (
 )
 
 
-def _wait_anew(connection: Connection, project: str, dataset: Dataset, rows: Sequence[Any], now: datetime) -> None:
+def _wait_anew(
+    connection: Connection,
+    project: str,
+    dataset: Dataset,
+    rows: Sequence[Any],
+    declared: Mapping[str, Dataset],
+    now: datetime,
+    rest: list[waiting.Name],
+) -> None:
     signals = waiting.look(connection, {(row.bucket, row.key): dataset for row in rows})
     still = [row for row in rows if (row.bucket, row.key) in signals.waits]
     if still:
         changes = [{"row_id": row.id, "marker": signals.waits[(row.bucket, row.key)]} for row in still]
         connection.execute(_POINT, changes)
-    ids = [row.id for row in rows if (row.bucket, row.key) not in {**signals.waits, **dict.fromkeys(signals.markers)}]
+    markers = [row.id for row in rows if (row.bucket, row.key) in signals.markers]
+    if markers:
+        values = {"reason": MARKER, "waits_for": None, "backlog": 0, "changed_at": now}
+        move(connection, markers, State.IGNORED, values)
+        tell(connection, [line(row_id, now, State.IGNORED.value, MARKER) for row_id in markers])
+        rest += waiting.release_marked(connection, project, signals.markers, declared, now)
+    others = {*signals.waits, *signals.markers}
+    ids = [row.id for row in rows if (row.bucket, row.key) not in others]
     waiting.release_ids(
         connection, project, ids, {dataset.name: dataset}, now, because="its dataset asks for something else by now"
     )

@@ -91,10 +91,11 @@ class Arrivals:
             _insert(connection, rows)
             declared = {dataset.name: dataset for dataset in (*datasets, *takers.values())}
             self._wake(connection, [row for row in new if row["state"] == State.PENDING.value], declared, now)
-            waiting.release_marked(connection, self._project, signals.markers, declared, now)
+            rest = waiting.release_marked(connection, self._project, signals.markers, declared, now)
             _remember(connection, [one.mark for one in seen if one.mark is not None], now)
             _forget_refusals(connection, [one.stat.key for one in seen if one.was_refused], now)
-            return len(new)
+        waiting.release_rest(self._database, self._project, rest, declared)
+        return len(new)
 
     def _wake(
         self, connection: Connection, fresh: Sequence[dict[str, Any]], declared: Mapping[str, Dataset], now: datetime

@@ -114,15 +114,13 @@ def choose(
     order: tuple[ColumnElement[Any], ...] = (objects.c.modified_at, objects.c.id)
     if backfill.order == "newest":
         order = (objects.c.modified_at.desc(), objects.c.id.desc())
-    while True:
-        live = connection.execute(query.where(LIVE).order_by(objects.c.id).limit(bounds.objects))
-        chosen, old = _fitting(map(ref_of, live), bounds), False
-        if not chosen and (backfill.per_minute is None or not waits):
-            fewer = bounds_of_old(bounds, backfill.per_minute)
-            rows = connection.execute(query.where(OLD).order_by(*order).limit(fewer.objects))
-            chosen, old = _fitting(map(ref_of, rows), fewer), True
-        if not _older_first(connection, chosen):
-            break
+    live = connection.execute(query.where(LIVE).order_by(objects.c.id).limit(bounds.objects))
+    found = sorted(_with_older(connection, [ref_of(row) for row in live]), key=lambda ref: ref.id)
+    chosen, old = _fitting(found, bounds), False
+    if not chosen and (backfill.per_minute is None or not waits):
+        fewer = bounds_of_old(bounds, backfill.per_minute)
+        rows = connection.execute(query.where(OLD).order_by(*order).limit(fewer.objects))
+        chosen, old = _fitting(_with_older(connection, [ref_of(row) for row in rows]), fewer), True
     if old and chosen and backfill.per_minute is not None:
         due = now + pause_after(len(chosen), backfill.per_minute)
         connection.execute(update(leases).where(leases.c.dataset == dataset).values(backlog_due=due))
@@ -142,23 +140,22 @@ def _fitting(refs: Iterable[ObjectRef], bounds: Bounds) -> list[ObjectRef]:
     return chosen
 
 
-def _older_first(connection: Connection, chosen: Sequence[ObjectRef]) -> bool:
-    """Have old generations of these keys, which these overwrite, count as new; whether there were any.
+def _with_older(connection: Connection, chosen: Sequence[ObjectRef]) -> list[ObjectRef]:
+    """These, and before each the old generations of its key that are pending too.
 
     Generations of a key are loaded in their order, or an older one's rows would come after a newer one's.
     """
-    newest = {(ref.bucket, ref.key): ref.generation for ref in chosen if ref.generation > 1 and not ref.entry}
-    ids: list[int] = []
-    for bucket, keys in by_bucket(newest):
+    older: dict[tuple[str, str], list[ObjectRef]] = {}
+    for bucket, keys in by_bucket({(ref.bucket, ref.key) for ref in chosen if ref.generation > 1 and not ref.entry}):
         query = select(objects).where(objects.c.bucket == bucket, objects.c.key.in_(keys), objects.c.entry == 0)
-        ids += [
-            row.id
-            for row in connection.execute(query)
-            if row.state == State.PENDING and row.backlog and row.generation < newest[(bucket, row.key)]
-        ]
-    if ids:
-        connection.execute(update(objects).where(objects.c.id.in_(ids)).values(backlog=0))
-    return bool(ids)
+        for row in connection.execute(query.order_by(objects.c.generation)):
+            if row.state == State.PENDING and row.backlog:
+                older.setdefault((bucket, row.key), []).append(ref_of(row))
+    found: dict[int, ObjectRef] = {}
+    for ref in chosen:
+        before = [old for old in older.get((ref.bucket, ref.key), []) if old.generation < ref.generation]
+        found.update((one.id, one) for one in (*before, ref) if one.id not in found)
+    return list(found.values())
 
 
 class Backlog:

@@ -217,6 +217,8 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
+        if _is_about_the_row(error):
+            raise
         raise LedgerUnavailable(f"the ledger does not answer: {_one_line(error)}") from error
     except PoolTimeout as error:
         raise LedgerUnavailable("every connection to the ledger is in use; try again") from error
@@ -224,6 +226,11 @@ def _translated() -> Iterator[None]:
         if error.connection_invalidated:
             raise LedgerUnavailable(f"the ledger's connection broke: {_one_line(error)}") from error
         raise
+
+
+def _is_about_the_row(error: DBAPIError) -> bool:
+    """Whether PostgreSQL is there, but takes no such value, or none that large: trying again would never end."""
+    return str(getattr(error.orig, "sqlstate", None))[:2] in ("22", "54")
 
 
 def _one_line(error: DBAPIError) -> str:

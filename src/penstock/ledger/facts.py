@@ -15,6 +15,7 @@ from penstock.ledger.database import Database
 from penstock.ledger.leases import live, on_hold
 from penstock.ledger.rows import outcome_of
 from penstock.ledger.tables import archive, history, leases, objects, tallies
+from penstock.ledger.waiting import MARKER, MARKER_REMOVED
 from penstock.model import Fact, State, Via, object_name
 
 # At least one of the two numbers, of no more digits than an integer column takes.
@@ -26,7 +27,8 @@ class Standing:
     """How one dataset stands. `oldest_pending` is when the oldest open object arrived, `holder` who works on it,
     `oldest_waiting` when the oldest of those came that another object has yet to say of that they are whole.
 
-    `archived` are loaded objects that retention removed; `rows` and `rejected` count theirs too.
+    `archived` are loaded objects that retention removed; `rows` and `rejected` count theirs too, and rows that others
+    have taken the place of since. `markers` are those of the ignored that are marker files.
     """
 
     dataset: str
@@ -34,6 +36,7 @@ class Standing:
     rows: int
     rejected: int
     archived: int
+    markers: int
     oldest_pending: datetime | None
     oldest_waiting: datetime | None
     holder: str | None
@@ -90,6 +93,9 @@ class Facts:
                     func.min(objects.c.arrived_at).label("oldest"),
                 ).group_by(objects.c.dataset, objects.c.state)
             ).all()
+            ignored = (objects.c.state == State.IGNORED.value, objects.c.reason.in_((MARKER, MARKER_REMOVED)))
+            marked = select(objects.c.dataset, func.count()).where(*ignored).group_by(objects.c.dataset)
+            markers = {dataset or "": n for dataset, n in connection.execute(marked)}
             now = self._database.clock()
             query = select(leases, live(now).label("live"), func.coalesce(on_hold(now), False).label("on_hold"))
             held = {row.dataset: row for row in connection.execute(query)}
@@ -109,6 +115,7 @@ class Facts:
                     rejected=sum(row.rejected for row in rows if row.state == State.LOADED)
                     + (tally.rejected if tally else 0),
                     archived=tally.objects if tally else 0,
+                    markers=markers.get(dataset, 0),
                     oldest_pending=min(open_since) if open_since else None,
                     oldest_waiting=next((row.oldest for row in rows if row.state == State.WAITING), None),
                     holder=lease.holder if lease is not None and lease.live else None,

@@ -68,12 +68,12 @@ def which(connection: Connection, ids: Sequence[int], *conditions: ColumnElement
     found: set[int] = set()
     for piece in pieces(ids):
         found.update(
-            connection.execute(select(objects.c.id).where(objects.c.id.in_(piece), _are(*conditions))).scalars()
+            connection.execute(select(objects.c.id).where(objects.c.id.in_(piece), are(*conditions))).scalars()
         )
     return [row_id for row_id in ids if row_id in found]
 
 
-def _are(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+def are(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
     """Conditions that no index is used for: SQLite would rather read all of a state than look up some dozen ids."""
     return case((and_(*conditions), 1), else_=0) == 1
 
@@ -90,7 +90,7 @@ def move(
     moved = 0
     for piece in pieces(ids):
         may_come = objects.c.state.in_(states.sources(target))
-        statement = update(objects).where(objects.c.id.in_(piece), _are(may_come))
+        statement = update(objects).where(objects.c.id.in_(piece), are(may_come))
         if token is not None:
             statement = statement.where(objects.c.claim_token == token)
         moved += connection.execute(statement.values(state=target.value, **values)).rowcount
@@ -115,7 +115,9 @@ def end_claims(
 
 def outcome_of(found: Any) -> str:
     """What became of an outcome, or of a row, in the words of its history."""
-    return found.reason or f"{found.rows or 0} rows, {found.rejected or 0} rejected"
+    # A row has no note: once its history is archived with it, the numbers are what is left.
+    note = getattr(found, "note", None)
+    return found.reason or f"{found.rows or 0} rows, {found.rejected or 0} rejected" + (f"; {note}" if note else "")
 
 
 def line(row_id: int, now: datetime, what: str, detail: str, run: str | None = None) -> dict[str, Any]:

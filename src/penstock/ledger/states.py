@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from penstock.model import State
 
 MOVES: Mapping[State, frozenset[State]] = {
-    State.WAITING: frozenset({State.PENDING, State.MISSING, State.SUPERSEDED}),
+    State.WAITING: frozenset({State.PENDING, State.MISSING, State.SUPERSEDED, State.IGNORED}),
     State.PENDING: frozenset({State.CLAIMED, State.MISSING, State.SUPERSEDED}),
     State.CLAIMED: frozenset(
         {State.PENDING, State.LOADED, State.QUARANTINED, State.EMPTY, State.MISSING, State.SUPERSEDED}
@@ -47,20 +47,24 @@ def sources(target: State) -> list[str]:
     return sorted(state.value for state, targets in MOVES.items() if target in targets)
 
 
-def next_step(state: State, *, removed: bool = False) -> str:
-    """What happens next to something in `state`, for `penstock why`; `removed` by retention."""
+def next_step(state: State, *, removed: bool = False, key: str = "KEY") -> str:
+    """What happens next to something in `state`, for `penstock why`; `removed` by retention.
+
+    `key` names it in commands, as a shell takes it.
+    """
     if removed:
         rows = "its rows are in the warehouse, and " if state is State.LOADED else ""
         return f"nothing; {rows}retention archived it. To load it: put it again"
     return {
-        State.WAITING: "it is loaded as soon as the object comes that it waits for. Not to wait: penstock replay KEY",
+        State.WAITING: "it is loaded as soon as the object comes that it waits for. "
+        f"Not to wait: penstock replay {key}",
         State.PENDING: "a run loads it as soon as it is woken; look again in a few seconds",
         State.CLAIMED: "the run that holds it loads it; if that run died, the next one takes it over",
-        State.LOADED: "nothing; its rows are in the warehouse. To replace them: penstock replay KEY --force",
-        State.QUARANTINED: "mend what the reason names; then penstock replay KEY, or drop the file again. "
-        "To give it up: penstock quarantine drop KEY",
-        State.EMPTY: "nothing; it had no records. To read it again: penstock replay KEY",
+        State.LOADED: f"nothing; its rows are in the warehouse. To replace them: penstock replay {key} --force",
+        State.QUARANTINED: f"mend what the reason names; then penstock replay {key}, or drop the file again. "
+        f"To give it up: penstock quarantine drop {key}",
+        State.EMPTY: f"nothing; it had no records. To read it again: penstock replay {key}",
         State.MISSING: "put it again if it was deleted by mistake",
         State.SUPERSEDED: "nothing; a newer generation of the same key took its place",
-        State.IGNORED: "nothing; it was left alone on purpose. To load it all the same: penstock replay KEY",
+        State.IGNORED: f"nothing; it was left alone on purpose. To load it all the same: penstock replay {key}",
     }[state]

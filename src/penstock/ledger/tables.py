@@ -123,6 +123,8 @@ objects = Table(
         "waiting_for",
         "waits_for",
         "bucket",
+        # A folder's marker may release a million objects, in steps.
+        "id",
         sqlite_where=text("waits_for IS NOT NULL"),
         postgresql_where=text("waits_for IS NOT NULL"),
     ),
@@ -196,6 +198,8 @@ archive = Table(
     Column("changed_at", Moment, nullable=False),
     Column("archived_at", Moment, nullable=False),
     Column("request", Text),
+    Column("backlog", Integer, nullable=False, server_default="0", comment="as it was in objects"),
+    Column("modified_at", Moment, comment="as it was in objects"),
     Index("archived_key", "key", "bucket"),
     Index(
         "archived_delivery",

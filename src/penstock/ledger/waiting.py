@@ -6,22 +6,30 @@ transaction that records its marker, or the marker by the one that records what 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, select
+from sqlalchemy import ColumnElement, Connection, exists, select
 
 from penstock.declarations import Dataset
 from penstock.keys import Role, role, waits_for
 from penstock.ledger import wakeups
 from penstock.ledger.arrived import announce, announce_object
-from penstock.ledger.rows import by_bucket, line, move, pieces, tell
+from penstock.ledger.database import Database
+from penstock.ledger.rows import are, by_bucket, line, move, pieces, tell
 from penstock.ledger.tables import announced, objects
 from penstock.model import State
 
 Name = tuple[str, str]
+
+# As many as one transaction releases: a folder of a million must not keep every other writer waiting.
+_STEP = 2000
+# For so long others are let through between two of them: SQLite's waiting writers ask again each tenth of a second.
+_PAUSE_SECONDS = 0.1
+_WAITS = are(objects.c.state == State.WAITING.value)
 
 # The reasons of a marker file's row: nothing is wrong with it, and nothing of it is ever loaded. The warehouse's
 # markers are another thing.
@@ -91,13 +99,63 @@ def named(connection: Connection, names: Collection[Name]) -> set[Name]:
 
 def release_marked(
     connection: Connection, project: str, markers: Collection[Name], datasets: Mapping[str, Dataset], now: datetime
-) -> int:
-    """Move what waits for these markers to pending, as an arrival does; returns how many."""
-    released = 0
+) -> list[Name]:
+    """Move what waits for these markers to pending, as an arrival does.
+
+    Returns the markers for which more waits than one transaction should move: they are for `release_rest`.
+    """
+    rest: list[Name] = []
     for bucket, keys in by_bucket(sorted(markers)):
         meant = (objects.c.bucket == bucket, objects.c.waits_for.in_(keys))
-        released += release(connection, project, meant, datasets, now)
+        found = connection.execute(select(*_COLUMNS).where(*meant, _WAITS).limit(_STEP + 1)).all()
+        if len(found) > _STEP:
+            rest += [(bucket, key) for key in keys]
+        else:
+            _release(connection, project, found, datasets, now)
+    return rest
+
+
+def release_rest(database: Database, project: str, markers: Sequence[Name], datasets: Mapping[str, Dataset]) -> int:
+    """As `release_marked`, in as many transactions as it takes; returns how many were released.
+
+    What a crash cuts short the sweep goes on with (`stranded`). A marker that is removed meanwhile counts no more.
+    """
+    todo, released, after = list(markers), 0, 0
+    while todo:
+        if released and database.is_sqlite:
+            time.sleep(_PAUSE_SECONDS)
+        with database.write() as connection:
+            left = _STEP
+            while todo and left:
+                bucket, key = todo[0]
+                meant = (objects.c.bucket == bucket, objects.c.waits_for == key, objects.c.id > after)
+                query = select(*_COLUMNS).where(*meant, _WAITS).order_by(objects.c.id).limit(left)
+                found = connection.execute(query).all() if _known(connection, [(bucket, key)]) else []
+                _release(connection, project, found, datasets, database.clock())
+                after = found[-1].id if len(found) == left else 0
+                left -= len(found)
+                if not after:
+                    del todo[0]
+        released += _STEP - left
     return released
+
+
+def stranded(connection: Connection, dataset: Dataset, *, limit: int) -> list[Name]:
+    """The markers that are there although something of the dataset waits for them: their release was cut short."""
+    if dataset.ready is None or dataset.ready.manifest is not None:
+        return []
+    marker, newer = objects.alias(), objects.alias()
+    of_key = (newer.c.key == marker.c.key, newer.c.bucket == marker.c.bucket, newer.c.entry == 0)
+    there = exists().where(
+        marker.c.key == objects.c.waits_for,
+        marker.c.bucket == objects.c.bucket,
+        marker.c.entry == 0,
+        marker.c.state != State.MISSING.value,
+        ~exists().where(*of_key, newer.c.generation > marker.c.generation),
+    )
+    waits = (objects.c.dataset == dataset.name, objects.c.state == State.WAITING.value)
+    query = select(objects.c.bucket, objects.c.waits_for).where(*waits, there).distinct().limit(limit)
+    return [(row.bucket, row.waits_for) for row in connection.execute(query)]
 
 
 def release_ids(
@@ -130,6 +188,17 @@ def release(
     """
     # The state and the order are left to us: for them a planner would read all that waits, instead of what is meant.
     found = [row for row in connection.execute(select(*_COLUMNS).where(*meant)) if row.state == State.WAITING]
+    return _release(connection, project, found, datasets, now, because)
+
+
+def _release(
+    connection: Connection,
+    project: str,
+    found: Sequence[Any],
+    datasets: Mapping[str, Dataset],
+    now: datetime,
+    because: str | None = None,
+) -> int:
     by_dataset: dict[str, list[Any]] = {}
     for row in sorted(found, key=lambda row: int(row.id)):
         by_dataset.setdefault(row.dataset, []).append(row)

@@ -32,6 +32,7 @@ from penstock.ledger.decide import backoff
 from penstock.ledger.leases import LONGEST_LEASE, backlog_waits, live, on_hold
 from penstock.ledger.rows import by_bucket, end_claims, line, move, ref_of, tell
 from penstock.ledger.tables import Moment, leases, objects, wakeups
+from penstock.ledger.wakeups import request
 from penstock.model import Lease, ObjectRef, Outcome, State
 
 _OUTRUN = "the warehouse had a greater token than the ledger"
@@ -170,6 +171,15 @@ class Work:
                 .values(holder=None)
             )
             return bool(let_go.rowcount)
+
+    def release(self, lease: Lease) -> None:
+        """Let go of the lease; if there is more to claim now, a run is asked for in the same transaction."""
+        with self._database.write() as connection:
+            now = self._database.clock()
+            self._own(connection, lease)
+            connection.execute(update(leases).where(leases.c.dataset == lease.dataset).values(holder=None))
+            if connection.execute(select(or_(any_live(lease.dataset), any_old(lease.dataset)))).scalar_one():
+                request(connection, lease.dataset, now)
 
     def abandon(self, lease: Lease, *, reason: str, run: str, blame: bool) -> None:
         """The run failed: what it had claimed goes back, the lease is free after a pause.

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Protocol
 
 from penstock import events, faults
@@ -73,6 +74,7 @@ class Relay:
         retry_after: timedelta = timedelta(seconds=2),
         clock: Callable[[], datetime] = utc_now,
         alive: Callable[[], None] = lambda: None,
+        consumers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._ledger = ledger
         self._server = server
@@ -81,6 +83,8 @@ class Relay:
         self._retry_after = retry_after
         self._clock = clock
         self._alive = alive
+        # The flow that takes what is new in a dataset, where it is not FLOW.
+        self._consumers = consumers
 
     def run_once(self, *, events: bool = True) -> Pass:
         """Send what is due: wake-ups, then the other events; without `events`, wake-ups only.
@@ -187,10 +191,13 @@ class Relay:
         """Whether a run of the dataset waits for a worker. Where the server cannot say, one too many does no harm."""
         deployment = events.deployment_name(self._project, wakeup.dataset)
         try:
-            return self._server.waiting(flow=FLOW, deployment=deployment, now=self._clock()) > 0
+            return self._server.waiting(flow=self._flow(wakeup), deployment=deployment, now=self._clock()) > 0
         except (PrefectFailed, PrefectRefused) as error:
             log.debug("%s", error)
             return False
+
+    def _flow(self, wakeup: WakeUp) -> str:
+        return self._consumers.get(wakeup.dataset, FLOW)
 
     def _later(self, wakeup: WakeUp, note: str) -> None:
         """Not now: the attempt does not count and stays due."""
@@ -211,9 +218,10 @@ class Relay:
 
     def _run_directly(self, wakeup: WakeUp) -> bool:
         deployment = events.deployment_name(self._project, wakeup.dataset)
-        reach = self._server.reach(flow=FLOW, deployment=deployment)
+        flow = self._flow(wakeup)
+        reach = self._server.reach(flow=flow, deployment=deployment)
         if reach.deployment is None:
-            note = f"the deployment {FLOW}/{deployment} does not exist; create it with: penstock apply"
+            note = f"the deployment {flow}/{deployment} does not exist; create it with: penstock apply"
         elif reach.automation == "paused":
             note = "its automation is paused; enable it to load what waits"
         elif reach.automation == "none":

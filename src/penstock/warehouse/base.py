@@ -35,8 +35,8 @@ class LoadPart:
     `replaces`: names (`bucket/key@generation`) of generations whose rows and markers go in the same transaction. The
     warehouse remembers them, so that a late load of one of them does not bring it back. `again`: the object is loaded
     although its marker may be there; what it brought before goes in the same transaction. `only_rejected`: it is
-    loaded although its marker is there; of its rows only those are added that it has not in the table, and `rejected`
-    takes the place of what it had there.
+    loaded although its marker is there; of its rows only those come, good or rejected, whose numbers are among its
+    rejected ones and not in the table. That the numbers are still those of the same records is for the caller to see.
     """
 
     ref: ObjectRef
@@ -130,7 +130,7 @@ class Warehouse(Protocol):
         (NULL in older rows), and columns become wider when the schema says so (`widening`). `originals` has the names
         of columns in the data: where one differs it is kept as the comment of a column that is made. `write`: rows that
         lose against others go in the same transaction, also out of what was there. Raises DeclarationError when the
-        table has not the columns that `write` names.
+        table has not the columns that `write` names, DoesNotFit when one of them would have to become text.
         """
 
     def markers(self, names: Sequence[str]) -> set[str]:
@@ -142,8 +142,17 @@ class Warehouse(Protocol):
         Rows that others have taken the place of since are counted too.
         """
 
+    def gone(self, names: Sequence[str]) -> dict[str, int]:
+        """Of each of `names` that was loaded, how many of its marker's rows others have taken the place of."""
+
     def replaced(self, names: Sequence[str]) -> set[str]:
         """Those of `names` that a newer generation replaced."""
+
+    def rejected(self, dataset: str, name: str) -> dict[int, tuple[int | None, str | None]]:
+        """Of the rejected rows that an object has, line and raw text by their numbers."""
+
+    def columns(self, dataset: str) -> dict[str, str]:
+        """The types of the columns of the dataset's table, in DuckDB's words and by their names in lower case."""
 
     def damaged(self, dataset: str) -> list[str]:
         """Names of the objects whose rows or rejected rows are not as many as their marker says; sorted.

@@ -28,6 +28,7 @@ from penstock.warehouse.base import (
     APPEND,
     MARKERS,
     NO_NAMES,
+    REJECTED_SUFFIX,
     REPLACED,
     LoadPart,
     LoadResult,
@@ -90,16 +91,20 @@ class DuckDBWarehouse:
             there, replaced = tables.markers(connection, names), tables.replaced(connection, names)
             fresh, result = plan_load(parts, there=there, replaced=replaced)
             if fresh:
-                columns = prepare(connection, dataset, schema_columns, originals)
+                columns = prepare(connection, dataset, schema_columns, originals, fresh, write)
                 for part in fresh:
                     tables.replace(connection, dataset, part)
                 anew, mended = steps(fresh, there=there)
                 tables.remove(connection, dataset, anew)
                 kept = {name: tables.row_numbers(connection, dataset, name) for name in mended}
+                bad = {name: tables.rejected(connection, dataset, name) for name in mended}
+                counts = {name: (there[name][0], tables.gone(connection, name)) for name in mended}
                 tables.remove(connection, dataset, mended, rows_too=False)
-                fresh = [missing(part, kept[part.ref.name]) if part.ref.name in kept else part for part in fresh]
+                fresh = [
+                    missing(part, kept[part.ref.name], bad[part.ref.name]) if part.ref.name in kept else part
+                    for part in fresh
+                ]
                 tables.insert(connection, dataset, schema_columns, fresh, now, there=columns)
-                counts = {name: len(numbers) for name, numbers in kept.items()}
                 tables.mark(connection, dataset, fresh, token, run, now, kept=counts)
                 take_out_losers(connection, dataset, write, fresh, columns)
             faults.point("warehouse.before_commit")
@@ -117,12 +122,40 @@ class DuckDBWarehouse:
         with self._opened(read_only=True) as connection:
             return tables.markers(connection, names) if tables.has_table(connection, MARKERS) else {}
 
+    def gone(self, names: Sequence[str]) -> dict[str, int]:
+        """Of each of `names`, how many rows gave way to others; see `Warehouse`."""
+        if not names or not self.path.exists():
+            return {}
+        with self._opened(read_only=True) as connection:
+            if not tables.has_table(connection, MARKERS):
+                return {}
+            there = tables.markers(connection, names)
+            if "gone" not in tables.described(connection, MARKERS):
+                return dict.fromkeys(there, 0)
+            return {name: tables.gone(connection, name) for name in there}
+
     def replaced(self, names: Sequence[str]) -> set[str]:
         """Those of `names` that a newer generation replaced."""
         if not names or not self.path.exists():
             return set()
         with self._opened(read_only=True) as connection:
             return tables.replaced(connection, names) if tables.has_table(connection, REPLACED) else set()
+
+    def rejected(self, dataset: str, name: str) -> dict[int, tuple[int | None, str | None]]:
+        """Line and raw text of an object's rejected rows; see `Warehouse`."""
+        if not self.path.exists():
+            return {}
+        with self._opened(read_only=True) as connection:
+            there = tables.has_table(connection, dataset + REJECTED_SUFFIX)
+            return tables.rejected(connection, dataset, name) if there else {}
+
+    def columns(self, dataset: str) -> dict[str, str]:
+        """Name and type of the columns of the dataset's table; see `Warehouse`."""
+        if not self.path.exists():
+            return {}
+        with self._opened(read_only=True) as connection:
+            found = tables.described(connection, dataset) if tables.has_table(connection, dataset) else {}
+        return {name.lower(): kind for name, kind in found.items()}
 
     def damaged(self, dataset: str) -> list[str]:
         """Objects whose rows are not as many as their marker says; see `Warehouse`."""

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import duckdb
 
-from penstock.warehouse.base import LOADED_AT, OBJECT, REJECTED_SUFFIX, RESCUED, ROW
+from penstock.warehouse.base import LOADED_AT, OBJECT, REJECTED_SUFFIX, RESCUED, ROW, LoadPart, Write
 from penstock.warehouse.duckdb_tables import described, has_table, quoted
-from penstock.warehouse.widening import TEXT, nested, widening
+from penstock.warehouse.merging import refuse_texts
+from penstock.warehouse.rows import beyond
+from penstock.widening import JSON, TEXT, bound, nested, widening
 
 
 def prepare(
@@ -16,8 +18,13 @@ def prepare(
     dataset: str,
     schema_columns: Sequence[tuple[str, str]],
     originals: Mapping[str, str],
+    parts: Sequence[LoadPart],
+    write: Write,
 ) -> dict[str, str]:
-    """Make the dataset's tables what the schema needs; returns name and type of the columns of its table."""
+    """Make the dataset's tables what the parts need; returns name and type of the columns of its table.
+
+    Raises DoesNotFit where a column by which rows are merged would be compared otherwise.
+    """
     table, rejected = quoted(dataset), quoted(dataset + REJECTED_SUFFIX)
     made = not has_table(connection, dataset)
     if made:
@@ -45,19 +52,31 @@ def prepare(
             _comment(connection, table, [name], originals)
             changed = True
         else:
-            changed |= _widen(connection, table, quoted(name), there, kind)
+            changed |= _widen(connection, dataset, name, there, kind, parts, write)
     return described(connection, dataset) if changed else columns
 
 
-def _widen(connection: duckdb.DuckDBPyConnection, table: str, column: str, there: str, wanted: str) -> bool:
+def _widen(
+    connection: duckdb.DuckDBPyConnection,
+    dataset: str,
+    name: str,
+    there: str,
+    wanted: str,
+    parts: Sequence[LoadPart],
+    write: Write,
+) -> bool:
+    table, column = quoted(dataset), quoted(name)
     found = widening(there, wanted)
-    if found is None:
+    kind = found.kind if found is not None else there
+    if found is not None and found.within is not None:
+        outside = f"SELECT 1 FROM {table} WHERE {column} NOT BETWEEN -{found.within} AND {found.within} LIMIT 1"
+        kind = TEXT if connection.execute(outside).fetchone() else kind
+    if beyond([part.rows for part in parts], name, bound(kind, wanted)):
+        kind = TEXT
+    refuse_texts(dataset, write, name, there, wanted, kind)
+    if kind == there:
         return False
-    kind = found.kind
-    if found.within is not None:
-        beyond = f"SELECT 1 FROM {table} WHERE {column} NOT BETWEEN -{found.within} AND {found.within} LIMIT 1"
-        kind = TEXT if connection.execute(beyond).fetchone() else kind
-    value = f"to_json({column})" if kind == TEXT and nested(there) else column
+    value = f"to_json({column})" if kind in (TEXT, JSON) and nested(there) else column
     connection.execute(f"ALTER TABLE {table} ALTER COLUMN {column} SET DATA TYPE {kind} USING CAST({value} AS {kind})")
     return True
 
@@ -68,5 +87,5 @@ def _comment(
     for name in names:
         original = originals.get(name, name)
         if original != name:
-            text = original.replace("'", "''")
+            text = original.replace("\0", "\ufffd").replace("'", "''")
             connection.execute(f"COMMENT ON COLUMN {table}.{quoted(name)} IS '{text}'")

@@ -22,7 +22,7 @@ from penstock.warehouse.base import (
     LoadPart,
 )
 from penstock.warehouse.rows import together
-from penstock.warehouse.widening import TEXT, nested
+from penstock.widening import JSON, TEXT, nested
 
 NAMES = "(SELECT name FROM named)"
 
@@ -139,6 +139,20 @@ def registered(connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> I
         connection.unregister("named")
 
 
+def rejected(
+    connection: duckdb.DuckDBPyConnection, dataset: str, name: str
+) -> dict[int, tuple[int | None, str | None]]:
+    """Line and raw text of the rejected rows of an object, by their numbers."""
+    sql = f"SELECT {ROW}, line, raw FROM {quoted(dataset + REJECTED_SUFFIX)} WHERE {OBJECT} = ?"
+    return {row[0]: (row[1], row[2]) for row in connection.execute(sql, [name]).fetchall()}
+
+
+def gone(connection: duckdb.DuckDBPyConnection, name: str) -> int:
+    """How many rows of an object others have taken the place of."""
+    row = connection.execute(f"SELECT gone FROM {MARKERS} WHERE object = ?", [name]).fetchone()
+    return row[0] or 0 if row else 0
+
+
 def row_numbers(connection: duckdb.DuckDBPyConnection, dataset: str, name: str) -> pa.ChunkedArray:
     """The numbers of the rows that an object has in the table."""
     found = connection.execute(f"SELECT {ROW} FROM {quoted(dataset)} WHERE {OBJECT} = ?", [name])
@@ -157,10 +171,10 @@ def insert(
     """Add the parts' rows and rejected rows; `there` has the type of each of the table's columns."""
     rows = together(parts, [part.rows for part in parts])
     if rows.num_rows:
-        text = {name.lower() for name, kind in there.items() if kind == TEXT}
+        text_or_json = {name.lower() for name, kind in there.items() if kind in (TEXT, JSON)}
         values = [
             f"to_json({quoted(name)}) AS {quoted(name)}, "
-            if nested(kind) and name.lower() in text
+            if nested(kind) and name.lower() in text_or_json
             else f"{quoted(name)}, "
             for name, kind in schema_columns
             if name in rows.column_names
@@ -191,13 +205,14 @@ def mark(
     run: str,
     now: datetime,
     *,
-    kept: Mapping[str, int],
+    kept: Mapping[str, tuple[int, int]],
 ) -> None:
-    """Add the parts' markers; `kept` has how many rows an object has in the table besides those of its part."""
+    """Add the parts' markers; `kept` has what an object's marker said: its rows, and those of them that are gone."""
     marks = pa.table(
         {
             "object": [part.ref.name for part in parts],
-            "rows": [part.rows.num_rows + kept.get(part.ref.name, 0) for part in parts],
+            "rows": [part.rows.num_rows + kept.get(part.ref.name, (0, 0))[0] for part in parts],
+            "gone": [kept.get(part.ref.name, (0, 0))[1] for part in parts],
             "rejected": [part.rejected.num_rows for part in parts],
             "arrived_at": pa.array([part.ref.arrived_at for part in parts], pa.timestamp("us", "UTC")),
             "sequence": [part.ref.id for part in parts],
@@ -206,7 +221,7 @@ def mark(
     connection.register("arriving", marks)
     connection.execute(
         f"INSERT INTO {MARKERS} BY NAME SELECT object, ? AS dataset, rows, rejected, ? AS token, ? AS run, "
-        "CAST(? AS TIMESTAMPTZ) AS loaded_at, arrived_at, sequence, 0 AS gone FROM arriving",
+        "CAST(? AS TIMESTAMPTZ) AS loaded_at, arrived_at, sequence, gone FROM arriving",
         [dataset, token, run, now],
     )
     connection.unregister("arriving")

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from penstock.errors import DeclarationError
+from penstock.errors import DeclarationError, DoesNotFit
 from penstock.warehouse.base import OBJECT, ROW, Write
+from penstock.widening import JSON, TEXT, compares_otherwise
 
 ADDRESS = "_penstock_address"
 
@@ -28,6 +29,22 @@ def merged_columns(dataset: str, write: Write, there: Collection[str]) -> tuple[
 
     same = [of_table(name) for name in write.key or write.partitions]
     return same, of_table(write.order_by) if write.key and write.order_by else None
+
+
+def refuse_texts(dataset: str, write: Write, name: str, there: str, wanted: str, kind: str) -> None:
+    """Raise DoesNotFit where values of type `wanted` would be compared as texts in a column by which rows are merged.
+
+    The column has the type `there`, and would get `kind`.
+    """
+    by = [one.lower() for one in (*write.key, *write.partitions, *filter(None, [write.order_by]))]
+    if name.lower() not in by:
+        return
+    by_order = write.order_by is not None and name.lower() == write.order_by.lower()
+    if (kind != there and kind in (TEXT, JSON)) or compares_otherwise(there, wanted, by_order=by_order):
+        raise DoesNotFit(
+            f"dataset {dataset}: its rows are merged by {name}, which is {there} in the table and {wanted} here; as "
+            f"texts they would compare otherwise, so columns={{{name!r}: …}} must say one type for all"
+        )
 
 
 def losers(write: Write, same: Sequence[str], order: str | None, *, markers: str, candidates: str, name: str) -> str:

@@ -28,6 +28,7 @@ from penstock.warehouse.base import (
     APPEND,
     MARKERS,
     NO_NAMES,
+    REJECTED_SUFFIX,
     REPLACED,
     LoadPart,
     LoadResult,
@@ -40,6 +41,7 @@ from penstock.warehouse.postgres_columns import prepare
 from penstock.warehouse.postgres_errors import meaning
 from penstock.warehouse.postgres_merge import take_out_losers
 from penstock.warehouse.postgres_session import Session, session_mark
+from penstock.warehouse.postgres_types import like
 from penstock.warehouse.rows import missing
 
 # A server whose machine or network went away without a word is given up after half a minute, not after hours.
@@ -101,16 +103,20 @@ class PostgresWarehouse:
             there = session.markers(names)
             fresh, result = plan_load(parts, there=there, replaced=session.replaced(names))
             if fresh:
-                columns = prepare(session, dataset, schema_columns, originals)
+                columns = prepare(session, dataset, schema_columns, originals, fresh, write)
                 for part in fresh:
                     session.replace(dataset, part)
                 anew, mended = steps(fresh, there=there)
                 session.remove(dataset, anew)
                 kept = {name: session.row_numbers(dataset, name) for name in mended}
+                bad = {name: session.rejected(dataset, name) for name in mended}
+                counts = {name: (there[name][0], session.gone(name)) for name in mended}
                 session.remove(dataset, mended, rows_too=False)
-                fresh = [missing(part, kept[part.ref.name]) if part.ref.name in kept else part for part in fresh]
+                fresh = [
+                    missing(part, kept[part.ref.name], bad[part.ref.name]) if part.ref.name in kept else part
+                    for part in fresh
+                ]
                 session.insert(dataset, schema_columns, fresh, now, there=columns)
-                counts = {name: len(numbers) for name, numbers in kept.items()}
                 session.mark(dataset, fresh, token, run, now, kept=counts)
                 take_out_losers(session, dataset, write, fresh, columns)
             faults.point("warehouse.before_commit")
@@ -128,12 +134,31 @@ class PostgresWarehouse:
         with self._opened() as session:
             return session.markers(names) if session.has_table(MARKERS) else {}
 
+    def gone(self, names: Sequence[str]) -> dict[str, int]:
+        """Of each of `names`, how many rows gave way to others; see `Warehouse`."""
+        if not names:
+            return {}
+        with self._opened() as session:
+            columns = session.columns(MARKERS)[MARKERS]
+            there = session.markers(names) if columns else {}
+            return {name: session.gone(name) if "gone" in columns else 0 for name in there}
+
     def replaced(self, names: Sequence[str]) -> set[str]:
         """Those of `names` that a newer generation replaced."""
         if not names:
             return set()
         with self._opened() as session:
             return session.replaced(names) if session.has_table(REPLACED) else set()
+
+    def rejected(self, dataset: str, name: str) -> dict[int, tuple[int | None, str | None]]:
+        """Line and raw text of an object's rejected rows; see `Warehouse`."""
+        with self._opened() as session:
+            return session.rejected(dataset, name) if session.has_table(dataset + REJECTED_SUFFIX) else {}
+
+    def columns(self, dataset: str) -> dict[str, str]:
+        """Name and type of the columns of the dataset's table; see `Warehouse`."""
+        with self._opened() as session:
+            return {name: like(kind) for name, (_, kind) in session.columns(dataset)[dataset].items()}
 
     def damaged(self, dataset: str) -> list[str]:
         """Objects whose rows are not as many as their marker says; see `Warehouse`."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from penstock.errors import DeclarationError
-from penstock.warehouse.base import LOADED_AT, OBJECT, REJECTED_SUFFIX, RESCUED, ROW
+from penstock.warehouse.base import LOADED_AT, OBJECT, REJECTED_SUFFIX, RESCUED, ROW, LoadPart, Write
+from penstock.warehouse.merging import refuse_texts
 from penstock.warehouse.postgres_session import Session
-from penstock.warehouse.postgres_types import as_text, column_name, column_type, column_widening, quoted
-from penstock.warehouse.widening import TEXT
+from penstock.warehouse.postgres_types import as_kept, as_text, column_name, column_type, like, quoted
+from penstock.warehouse.rows import beyond
+from penstock.widening import TEXT, bound, widening
 
 # What a role or database may have set otherwise, and by which a value's text would be another or lose digits.
 _WORDS = (
@@ -18,11 +20,17 @@ _WORDS = (
 
 
 def prepare(
-    session: Session, dataset: str, schema_columns: Sequence[tuple[str, str]], originals: Mapping[str, str]
+    session: Session,
+    dataset: str,
+    schema_columns: Sequence[tuple[str, str]],
+    originals: Mapping[str, str],
+    parts: Sequence[LoadPart],
+    write: Write,
 ) -> dict[str, tuple[str, str]]:
-    """Make the dataset's tables what the schema needs, and return the table's columns, as `Session.columns` has them.
+    """Make the dataset's tables what the parts need, and return the table's columns, as `Session.columns` has them.
 
-    Raises DeclarationError for a foreign table.
+    Raises DeclarationError for a foreign table, DoesNotFit where a column by which rows are merged would be compared
+    otherwise.
     """
     table, rejected = session.table(dataset), session.table(dataset + REJECTED_SUFFIX)
     both = session.columns(dataset, dataset + REJECTED_SUFFIX)
@@ -54,20 +62,35 @@ def prepare(
             _comment(session, table, [name], originals)
             changed = True
         else:
-            changed |= _widen(session, table, quoted(known[0]), known[1], kind)
+            changed |= _widen(session, dataset, name, known, kind, parts, write)
     return session.columns(dataset)[dataset] if changed else there
 
 
-def _widen(session: Session, table: str, column: str, there: str, wanted: str) -> bool:
-    found = column_widening(there, wanted)
-    if found is None:
-        return False
-    kind = found.kind
-    if found.within is not None and session.ask(
-        f"SELECT 1 FROM {table} WHERE {column} NOT BETWEEN -{found.within} AND {found.within} LIMIT 1"
+def _widen(
+    session: Session,
+    dataset: str,
+    name: str,
+    known: tuple[str, str],
+    wanted: str,
+    parts: Sequence[LoadPart],
+    write: Write,
+) -> bool:
+    table, column = session.table(dataset), quoted(known[0])
+    there, wanted = like(known[1]), as_kept(wanted)
+    found = widening(there, wanted)
+    kind = found.kind if found is not None else there
+    if (
+        found is not None
+        and found.within is not None
+        and session.ask(f"SELECT 1 FROM {table} WHERE {column} NOT BETWEEN -{found.within} AND {found.within} LIMIT 1")
     ):
         kind = TEXT
-    value = as_text(column, there) if kind == TEXT else f"{column}::{column_type(kind)}"
+    if beyond([part.rows for part in parts], name, bound(kind, wanted)):
+        kind = TEXT
+    refuse_texts(dataset, write, name, there, wanted, kind)
+    if kind == there:
+        return False
+    value = as_text(column, known[1]) if kind == TEXT else f"{column}::{column_type(kind)}"
     session.do(f"{_WORDS}; ALTER TABLE {table} ALTER COLUMN {column} TYPE {column_type(kind)} USING {value}")
     return True
 

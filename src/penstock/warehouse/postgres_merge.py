@@ -36,7 +36,7 @@ def take_out_losers(
         return
     same, order = merged_columns(dataset, _as_named(write), [name for name, _ in columns.values()])
     keys = [quoted(name) for name in same]
-    _index(session, dataset, keys)
+    indexed = _index(session, dataset, keys)
     by = None
     if order is not None:
         by = f"c.{quoted(order)}" + (_BYTEWISE if columns[order.lower()][1] == "text" else "")
@@ -48,7 +48,7 @@ def take_out_losers(
         candidates=_candidates(session, session.table(dataset), keys, order, session.literal(names)),
         name=f"c.{OBJECT}{_BYTEWISE}",
     )
-    few = sum(part.rows.num_rows for part in parts) <= _FEW_ROWS
+    few = indexed and sum(part.rows.num_rows for part in parts) <= _FEW_ROWS
     # An array of addresses, because rows are then fetched by them, however large the table is.
     session.do(
         f"SET LOCAL jit = off; {_ONE_BY_ONE if few else ''}WITH lost AS MATERIALIZED ({sql}), "
@@ -78,12 +78,13 @@ def _candidates(session: Session, table: str, keys: Sequence[str], order: str | 
     return " UNION ALL ".join(selects)
 
 
-def _index(session: Session, dataset: str, keys: Sequence[str]) -> None:
-    """Make the index by which equal rows are found, the first time."""
+def _index(session: Session, dataset: str, keys: Sequence[str]) -> bool:
+    """Make the index by which equal rows are found, the first time; False where a row's key is too long for one."""
     mark = hashlib.sha256("\0".join([dataset, *keys]).encode()).hexdigest()[:16]
-    if not session.has_table(f"_penstock_same_{mark}"):
-        columns = ", ".join(keys[:_MOST_INDEXED])
-        session.do(f"CREATE INDEX _penstock_same_{mark} ON {session.table(dataset)} ({columns})")
+    if session.has_table(f"_penstock_same_{mark}"):
+        return True
+    columns = ", ".join(keys[:_MOST_INDEXED])
+    return session.fits(f"CREATE INDEX _penstock_same_{mark} ON {session.table(dataset)} ({columns})")
 
 
 def _as_named(write: Write) -> Write:

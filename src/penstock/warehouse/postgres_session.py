@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pyarrow as pa
 import pyarrow.csv as pa_csv
+from psycopg import errors
 from psycopg.sql import Literal
 
 from penstock.errors import LeaseLost
@@ -71,6 +72,15 @@ class Session:
     def do(self, sql: str, values: Sequence[Any] | None = None) -> None:
         """A statement without an answer."""
         self._connection.execute(sql.encode(), values)
+
+    def fits(self, sql: str) -> bool:
+        """Whether a statement is within PostgreSQL's limits; where it is not, the transaction goes on without it."""
+        try:
+            with self._connection.transaction():
+                self.do(sql)
+        except errors.ProgramLimitExceeded:
+            return False
+        return True
 
     def literal(self, value: Any) -> str:
         """A value as a part of a statement, for where parameters are not taken."""
@@ -161,6 +171,16 @@ class Session:
         for table, column in (*places, (dataset + REJECTED_SUFFIX, OBJECT), (MARKERS, "object")):
             self.do(f"DELETE FROM {self.table(table)} WHERE {column} = ANY(%s)", [list(names)])
 
+    def rejected(self, dataset: str, name: str) -> dict[int, tuple[int | None, str | None]]:
+        """Line and raw text of the rejected rows of an object, by their numbers."""
+        sql = f"SELECT {ROW}, line, raw FROM {self.table(dataset + REJECTED_SUFFIX)} WHERE {OBJECT} = %s"
+        return {row[0]: (row[1], row[2]) for row in self.ask(sql, [name])}
+
+    def gone(self, name: str) -> int:
+        """How many rows of an object others have taken the place of."""
+        found = self.ask(f"SELECT gone FROM {self.table(MARKERS)} WHERE object = %s", [name])
+        return found[0][0] if found else 0
+
     def row_numbers(self, dataset: str, name: str) -> pa.ChunkedArray:
         """The numbers of the rows that an object has in the table."""
         sql = f"COPY (SELECT {ROW} FROM {self.table(dataset)} WHERE {OBJECT} = %s) TO STDOUT (FORMAT csv)"
@@ -195,17 +215,18 @@ class Session:
         run: str,
         now: datetime,
         *,
-        kept: Mapping[str, int],
+        kept: Mapping[str, tuple[int, int]],
     ) -> None:
-        """Write the parts' markers; `kept` has how many rows an object has in the table besides those of its part."""
+        """Write the parts' markers; `kept` has what an object's marker said: its rows, and those that are gone."""
         marks = []
         for p in parts:
-            counts = (p.rows.num_rows + kept.get(p.ref.name, 0), p.rejected.num_rows)
+            rows, gone = kept.get(p.ref.name, (0, 0))
+            counts = (rows + p.rows.num_rows, p.rejected.num_rows, gone)
             marks.append((p.ref.name, dataset, *counts, token, run, now, p.ref.arrived_at, p.ref.id))
         with self._connection.cursor() as cursor:
             cursor.executemany(
-                f"INSERT INTO {self.table(MARKERS)} (object, dataset, rows, rejected, token, run, loaded_at, "
-                "arrived_at, sequence) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)".encode(),
+                f"INSERT INTO {self.table(MARKERS)} (object, dataset, rows, rejected, gone, token, run, "
+                "loaded_at, arrived_at, sequence) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)".encode(),
                 marks,
             )
 

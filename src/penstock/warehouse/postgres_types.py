@@ -16,7 +16,7 @@ import pyarrow.csv as pa_csv
 
 from penstock.machine_faults import raise_machine_fault
 from penstock.warehouse.base import LOADED_AT
-from penstock.warehouse.widening import TEXT, Widening, nested, widening
+from penstock.widening import NOTHING, TEXT, nested
 
 # What PostgreSQL keeps of a name, in bytes.
 LONGEST_NAME = 63
@@ -64,8 +64,18 @@ _LIKE = {
     "real": "FLOAT",
     "double precision": "DOUBLE",
     "date": "DATE",
+    "time": "TIME",
+    "time without time zone": "TIME",
+    "timetz": "TIME WITH TIME ZONE",
+    "time with time zone": "TIME WITH TIME ZONE",
+    "timestamp": "TIMESTAMP",
     "timestamp without time zone": "TIMESTAMP",
+    "timestamptz": "TIMESTAMP WITH TIME ZONE",
     "timestamp with time zone": "TIMESTAMP WITH TIME ZONE",
+    "interval": "INTERVAL",
+    "uuid": "UUID",
+    "bytea": "BLOB",
+    "jsonb": "JSON",
     "text": TEXT,
 }
 
@@ -83,11 +93,15 @@ def column_type(kind: str) -> str:
     return _TYPES.get(upper, "text")
 
 
-def column_widening(there: str, kind: str) -> Widening | None:
-    """What a column of PostgreSQL's type `there` becomes for a schema of DuckDB's type `kind`, in DuckDB's words."""
-    decimal = re.match(r"numeric\((\d+),(\d+)\)", there)
-    like = f"DECIMAL({decimal[1]},{decimal[2]})" if decimal else _LIKE.get(there, there)
-    return widening(like, TEXT if column_type(kind) == "text" else kind)
+def like(there: str) -> str:
+    """PostgreSQL's type in DuckDB's words; as it is where DuckDB has none like it."""
+    decimal = re.match(r"numeric\((\d+), ?(\d+)\)", there)
+    return f"DECIMAL({decimal[1]},{decimal[2]})" if decimal else _LIKE.get(there, there)
+
+
+def as_kept(kind: str) -> str:
+    """What is left of DuckDB's type `kind` when PostgreSQL keeps its values, in DuckDB's words."""
+    return kind if kind.upper() in NOTHING else like(column_type(kind))
 
 
 def as_text(column: str, there: str) -> str:

@@ -48,7 +48,18 @@ def upgrade() -> None:
         "leases",
         sa.Column("backlog_due", sa.BigInteger(), nullable=True, comment="until then no old object is claimed"),
     )
-    op.create_index("waiting_for", "objects", ["waits_for", "bucket"], sqlite_where=_WAITING, postgresql_where=_WAITING)
+    op.add_column(
+        "archive",
+        sa.Column("backlog", sa.Integer(), nullable=False, server_default="0", comment="as it was in objects"),
+    )
+    op.add_column("archive", sa.Column("modified_at", sa.BigInteger(), nullable=True, comment="as it was in objects"))
+    op.create_index(
+        "waiting_for",
+        "objects",
+        ["waits_for", "bucket", "id"],
+        sqlite_where=_WAITING,
+        postgresql_where=_WAITING,
+    )
     op.create_index("live", "objects", ["dataset", "backlog", "id"], sqlite_where=_LIVE, postgresql_where=_LIVE)
     op.create_index("backlog", "objects", ["dataset", "modified_at", "id"], sqlite_where=_OLD, postgresql_where=_OLD)
     op.create_table(

@@ -1,0 +1,57 @@
+"""What a flow may give as rows, and as bytes: as a Parquet file, or as an Arrow table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pa_parquet
+
+from penstock.errors import PenstockError
+
+# Penstock's own columns, which rows that were read from the warehouse may have.
+_OWN = "_penstock_"
+
+
+def as_table(rows: Any) -> pa.Table:
+    """A table of: a pyarrow.Table, a DataFrame of pandas or polars, or a list of dicts. Raises PenstockError."""
+    if isinstance(rows, pa.Table):
+        return rows
+    try:
+        if type(rows).__module__.partition(".")[0] == "pandas":
+            return pa.Table.from_pandas(rows, preserve_index=False)
+        if hasattr(rows, "__arrow_c_stream__"):
+            return pa.table(rows)
+        if isinstance(rows, Sequence) and not isinstance(rows, str | bytes):
+            return _of_dicts(rows)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise PenstockError(f"these rows make no table: {type(error).__name__}: {error}"[:300]) from error
+    raise PenstockError(f"rows are a pyarrow.Table, a DataFrame, or a list of dicts, and not {type(rows).__qualname__}")
+
+
+def _of_dicts(rows: Sequence[Any]) -> pa.Table:
+    for row in rows:
+        if not isinstance(row, dict):
+            raise PenstockError(f"rows are a list of dicts, and this one holds {type(row).__qualname__}")
+    # Arrow goes by the first row alone.
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return pa.table({name: [row.get(name) for row in rows] for name in names})
+
+
+def put_together(tables: Sequence[pa.Table]) -> pa.Table:
+    """One table of all their rows, without penstock's own columns. Raises PenstockError."""
+    try:
+        found = pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise PenstockError(f"the rows of several load(…) do not fit together: {error}"[:300]) from error
+    return found.select([name for name in found.column_names if not name.startswith(_OWN)])
+
+
+def write_parquet(rows: pa.Table, path: Path) -> None:
+    """The rows as a file. Raises PenstockError for a type that has no place in a table."""
+    try:
+        pa_parquet.write_table(rows, path, compression="zstd")
+    except (pa.ArrowException, ValueError) as error:
+        raise PenstockError(f"these rows cannot be written: {error}"[:300]) from error
