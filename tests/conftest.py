@@ -26,6 +26,7 @@ _LONGEST = [
     "tests/acceptance/test_webhook_fuzz.py",
     "tests/acceptance/test_webhook_kill.py",
     "tests/integration/test_worker_runs.py",
+    "tests/integration/test_claim.py",
     *_ONE_UP,
     "tests/integration/test_worker_kinds.py",
     "tests/integration/test_relay_outage.py",

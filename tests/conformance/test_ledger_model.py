@@ -39,7 +39,7 @@ DATASETS = {
     "days": declared("days", ready=Ready(beside=".done")),
 }
 # A database of its own for each example makes those on PostgreSQL dear.
-FEW = {"sqlite": 20, "postgres": 10}
+FEW = {"sqlite": 15, "postgres": 5}
 OPEN = {State.PENDING, State.CLAIMED}
 
 names = st.sampled_from(sorted(DATASETS))

@@ -417,7 +417,7 @@ def runs(shop: Shop, prefect: PrefectParts, said: str) -> Ran:
     return Ran(code, shop.parts.log("flow", most=100_000))
 
 
-@pytest.mark.parametrize("kind", ["sync", "concurrent"])
+@pytest.mark.parametrize("kind", ["sync", pytest.param("concurrent", marks=pytest.mark.slow)])
 def test_a_flow_gets_its_input_exactly_once(shop: Shop, prefect: PrefectParts, kind: str) -> None:
     """Ten objects, a failure in the middle, kill -9 between warehouse and ledger: every row is there once, by tasks."""
     shop.arrive(*range(10))

@@ -102,7 +102,7 @@ def test_what_may_be_is_taken() -> None:
         {"format": "excel", "excel": Excel(sheet=2)},
         {"csv": Csv(decimal=","), "excel": Excel(sheet=2), "records": "a", "nested": "keep"},
     ):
-        Dataset(name="sales", **options)  # type: ignore[arg-type]
+        Dataset(name="sales", **options)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from prefect import flow
 
@@ -193,9 +194,15 @@ def test_rows_of_several_kinds_are_a_table() -> None:
 
     class Frame:
         def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-            return table.__arrow_c_stream__()
+            return views.__arrow_c_stream__()
 
-    assert as_table(Frame()).to_pylist() == [{"a": 1}]
+    # As polars has texts and categories.
+    texts = pa.array(["x", "y", "x"]).cast(pa.string_view())
+    codes = pa.DictionaryArray.from_arrays(pa.array([0, 0, None], pa.int32()), texts)
+    views = pa.table({"text": texts, "code": codes})
+    found = as_table(Frame())
+    assert found.schema.types == [pa.string(), pa.string()]
+    assert found.to_pydict() == {"text": ["x", "y", "x"], "code": ["x", "x", None]}
 
 
 @pytest.mark.parametrize(

@@ -225,7 +225,7 @@ def test_a_project_elsewhere_loads_in_a_fresh_process(write: Write) -> None:
     ("make", "says"),
     [
         (lambda: Dataset(name=""), "use a-z"),
-        (lambda: Dataset(name="x" * 64), "use a-z"),
+        (lambda: Dataset(name="x" * 64), "has 64 letters"),
         (lambda: Dataset(name="a__rejected"), "__rejected"),
         (lambda: Dataset(name="a", prefix="x"), "must look like 'folder/'"),
         (lambda: Dataset(name="a", prefix="/x/"), "must look like 'folder/'"),

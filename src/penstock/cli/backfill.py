@@ -63,10 +63,9 @@ def told(declared: Backfill, progress: Progress, *, down: bool = False) -> list[
     rate = f"at most {declared.per_minute:,} a minute" if declared.per_minute else "as fast as they load"
     lines = [f"{declared.order} first, {rate}, when nothing new waits"]
     if down:
-        waits = "old objects wait" if progress.left else "nothing old waits that is known of"
-        lines.append(f"{waits}, and {NOTHING_RUNS}")
-    elif not progress.left:
-        lines.append("nothing old waits; what the sweep still finds is added")
+        lines.append(f"{'' if progress.left else 'nothing old waits that is known of, and '}{NOTHING_RUNS}")
+    if not progress.left:
+        lines += [] if down else ["nothing old waits; what the sweep still finds is added"]
     elif progress.estimate is None:
         lines.append("no estimate yet: none was loaded in the last minutes, and no per_minute is declared")
     else:

@@ -21,9 +21,9 @@ def as_table(rows: Any) -> pa.Table:
         return rows
     try:
         if type(rows).__module__.partition(".")[0] == "pandas":
-            return pa.Table.from_pandas(rows, preserve_index=False)
+            return _plain(pa.Table.from_pandas(rows, preserve_index=False))
         if hasattr(rows, "__arrow_c_stream__"):
-            return pa.table(rows)
+            return _plain(pa.table(rows))
         if isinstance(rows, Sequence) and not isinstance(rows, str | bytes):
             return _of_dicts(rows)
     except (pa.ArrowException, TypeError, ValueError) as error:
@@ -38,6 +38,23 @@ def _of_dicts(rows: Sequence[Any]) -> pa.Table:
     # Arrow goes by the first row alone.
     names = list(dict.fromkeys(name for row in rows for name in row))
     return pa.table({name: [row.get(name) for row in rows] for name in names})
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Texts as texts: every library has a layout of its own for them, which do not go together."""
+    for place, field in enumerate(table.schema):
+        column = table.column(place)
+        if pa.types.is_dictionary(field.type):
+            chunks = [_text(chunk.dictionary).take(chunk.indices) for chunk in column.chunks]
+            column = pa.chunked_array(chunks) if chunks else _text(pa.array([], field.type.value_type))
+        table = table.set_column(place, field.name, _text(column))
+    return table.replace_schema_metadata(None)
+
+
+def _text(column: Any) -> Any:
+    if pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type):
+        return column.cast(pa.string())
+    return column
 
 
 def put_together(tables: Sequence[pa.Table]) -> pa.Table:
