@@ -344,14 +344,17 @@ class Batch:
             return not self._dataset.ordered
         return True
 
-    def _check_one(self, ref: ObjectRef, reader: Reader) -> int:
-        found = read_losing_nothing(
+    def _read(self, ref: ObjectRef, reader: Reader) -> Found:
+        return read_losing_nothing(
             ref.id,
             reader,
             table=self._dataset.name,
             warehouse=self._warehouse,
             parts=(part.rows for part in self._parts.values()),
         )
+
+    def _check_one(self, ref: ObjectRef, reader: Reader) -> int:
+        found = self._read(ref, reader)
         path, name = self._fetched[ref.id].path, self._fetched[ref.id].name
         if ref.only_rejected:
             see_the_same_records(ref, path, name, found.dataset, found.result, self._warehouse)

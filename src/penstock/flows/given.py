@@ -12,7 +12,7 @@ from penstock import formats
 from penstock.declarations import Dataset
 from penstock.errors import Unreadable
 from penstock.flows.batch import Batch
-from penstock.flows.learning import FORM, read_losing_nothing
+from penstock.flows.learning import FORM
 from penstock.flows.reading import Reader
 from penstock.formats.engine import cursor
 from penstock.formats.names import quoted
@@ -74,14 +74,7 @@ class FlowBatch(Batch):
             before = self._parts.get(ref.id)
             self._forget(ref)
             if ref.id in files:
-                found = read_losing_nothing(
-                    ref.id,
-                    reader,
-                    table=self._dataset.name,
-                    warehouse=self._warehouse,
-                    parts=(part.rows for part in self._parts.values()),
-                )
-                self._take(ref, replace(found, form=FORM), reader, None)
+                self._take(ref, replace(self._read(ref, reader), form=FORM), reader, None)
             if self.outcomes.get(ref.id) is not None and self.outcomes[ref.id].state is State.EMPTY:
                 del self.outcomes[ref.id]
             if ref.id in self.outcomes:
