@@ -59,7 +59,7 @@ def open_warehouse(settings: Settings, *, wait_seconds: float = 60) -> Warehouse
             from penstock.warehouse.postgres import PostgresWarehouse
         except ImportError as error:
             raise SettingsError(f"no PostgreSQL driver ({error}); install penstock[postgres]") from None
-        return PostgresWarehouse(url, wait_seconds=wait_seconds)
+        return PostgresWarehouse(url, project=settings.project, wait_seconds=wait_seconds)
     from penstock.warehouse.duckdb import DuckDBWarehouse
 
     return DuckDBWarehouse(settings.warehouse, wait_seconds=wait_seconds)

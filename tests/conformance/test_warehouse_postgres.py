@@ -293,6 +293,20 @@ def test_another_schema(bench: WarehouseBench) -> None:
         nowhere.fence("sales", 1)
 
 
+def test_two_projects_do_not_load_into_one_dataset(bench: WarehouseBench) -> None:
+    """What one project loaded would pass for loaded by the other, whose objects are called alike: it is refused."""
+    PostgresWarehouse(bench.address).load("sales", COLUMNS, [A], token=1, run="r", now=NOW)
+    mine, yours = (PostgresWarehouse(bench.address, project=name) for name in ("mine", "yours"))
+    mine.fence("sales", 2)
+    with pytest.raises(SettingsError, match=r"that of the project 'mine'.*search_path"):
+        yours.fence("sales", 1)
+    with pytest.raises(SettingsError, match="of its own"):
+        yours.load("sales", COLUMNS, [A], token=9, run="r", now=NOW)
+    yours.load("other", COLUMNS, [], token=1, run="r", now=NOW)
+    mine.load("sales", COLUMNS, [A], token=3, run="r", now=NOW)
+    assert mine.count("sales") == 2
+
+
 def test_a_query_keeps_to_reading(bench: WarehouseBench, load: Load) -> None:
     """A query can neither leave its transaction nor its role, whatever it holds."""
     load(A)

@@ -59,12 +59,23 @@ _GRACE_SECONDS = 3
 
 
 class PostgresWarehouse:
-    """The warehouse in the database of `url`; `wait_seconds` is how long another load of a dataset is waited for."""
+    """The warehouse in the database of `url`; `wait_seconds` is how long another load of a dataset is waited for.
 
-    def __init__(self, url: str, *, wait_seconds: float = 60, clock: Callable[[], float] = time.monotonic) -> None:
+    What `project` loads into no other project may load, of which the database has a dataset of the same name.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        project: str | None = None,
+        wait_seconds: float = 60,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         # SQLAlchemy's spelling names a driver besides.
         self._url = re.sub(r"^postgres(ql)?(\+\w+)?://", "postgresql://", url)
         _refuse_misread(self._url)
+        self._project = project
         self._wait_seconds = wait_seconds
         self._clock = clock
 
@@ -75,7 +86,7 @@ class PostgresWarehouse:
             wait = min(_GRACE_SECONDS, max(0.1, deadline - self._clock()))
             try:
                 with self._transaction(dataset, token, wait) as session:
-                    session.take_token(dataset, token)
+                    session.take_token(dataset, token, self._project)
             except WarehouseLocked:
                 if self._clock() > deadline:
                     raise
@@ -99,7 +110,7 @@ class PostgresWarehouse:
         """All new parts in one transaction; see `Warehouse`."""
         names = [part.ref.name for part in parts]
         with self._transaction(dataset, token, self._wait_seconds) as session:
-            session.take_token(dataset, token)
+            session.take_token(dataset, token, self._project)
             there = session.markers(names)
             fresh, result = plan_load(parts, there=there, replaced=session.replaced(names))
             if fresh:

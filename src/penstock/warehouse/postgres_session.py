@@ -13,7 +13,7 @@ import pyarrow.csv as pa_csv
 from psycopg import errors
 from psycopg.sql import Literal
 
-from penstock.errors import LeaseLost
+from penstock.errors import LeaseLost, SettingsError
 from penstock.warehouse.base import (
     FENCES,
     LOADED_AT,
@@ -33,6 +33,7 @@ _MAKING_TABLES = f"{0x70656E73}, 3"
 
 _OWN_TABLES = f"""
 CREATE TABLE IF NOT EXISTS {{schema}}.{FENCES} (dataset text PRIMARY KEY, token bigint NOT NULL);
+ALTER TABLE {{schema}}.{FENCES} ADD COLUMN IF NOT EXISTS project text;
 CREATE TABLE IF NOT EXISTS {{schema}}.{MARKERS} (object text PRIMARY KEY, dataset text NOT NULL, rows bigint NOT NULL,
     rejected bigint NOT NULL, token bigint NOT NULL, run text NOT NULL, loaded_at timestamptz NOT NULL);
 ALTER TABLE {{schema}}.{MARKERS} ADD COLUMN IF NOT EXISTS arrived_at timestamptz,
@@ -118,20 +119,32 @@ class Session:
             self.do(f"SELECT pg_advisory_xact_lock({_MAKING_TABLES})")
             self.do(_OWN_TABLES.format(schema=self._schema))
 
-    def take_token(self, dataset: str, token: int) -> None:
-        """Lock the dataset's fence and write the token. Raises LeaseLost when a greater one is there."""
+    def take_token(self, dataset: str, token: int, project: str | None) -> None:
+        """Lock the dataset's fence and write the token. Raises LeaseLost when a greater one is there.
+
+        Raises SettingsError where the dataset is another project's: its objects may have the names of ours, and what
+        that one loaded would pass for loaded. None: the project is not looked at.
+        """
         # Locks the row, even where the token is there already, and sees what its last holder committed.
         taken = self.ask(
-            f"INSERT INTO {self.table(FENCES)} AS there VALUES (%s, %s) ON CONFLICT (dataset) "
-            "DO UPDATE SET token = excluded.token WHERE there.token <= excluded.token RETURNING token",
-            [dataset, token],
+            f"INSERT INTO {self.table(FENCES)} AS there (dataset, token, project) VALUES (%s, %s, %s) "
+            "ON CONFLICT (dataset) DO UPDATE SET token = excluded.token, "
+            "project = coalesce(excluded.project, there.project) WHERE there.token <= excluded.token "
+            "AND coalesce(there.project = excluded.project, true) RETURNING token",
+            [dataset, token, project],
         )
         if not taken:
-            found = self.ask(f"SELECT token FROM {self.table(FENCES)} WHERE dataset = %s", [dataset])
+            ((there, owner),) = self.ask(
+                f"SELECT token, project FROM {self.table(FENCES)} WHERE dataset = %s", [dataset]
+            )
+            if project is not None and owner not in (None, project):
+                raise SettingsError(
+                    f"dataset {dataset} in this warehouse is that of the project {owner!r}: give {project!r} a database "
+                    "of its own, or a schema (PENSTOCK_WAREHOUSE_URL=…?options=-csearch_path%3Dname)"
+                )
             raise LeaseLost(
-                f"dataset {dataset}: token {found[0][0]} is in the warehouse, this run holds {token}; it writes "
-                "nothing",
-                greater=found[0][0],
+                f"dataset {dataset}: token {there} is in the warehouse, this run holds {token}; it writes nothing",
+                greater=there,
             )
 
     def end_older(self, dataset: str, token: int) -> None:
