@@ -139,8 +139,8 @@ class Session:
             )
             if project is not None and owner not in (None, project):
                 raise SettingsError(
-                    f"dataset {dataset} in this warehouse is that of the project {owner!r}: give {project!r} a database "
-                    "of its own, or a schema (PENSTOCK_WAREHOUSE_URL=…?options=-csearch_path%3Dname)"
+                    f"dataset {dataset} in this warehouse is that of the project {owner!r}: give {project!r} a "
+                    "database of its own, or a schema (PENSTOCK_WAREHOUSE_URL=…?options=-csearch_path%3Dname)"
                 )
             raise LeaseLost(
                 f"dataset {dataset}: token {there} is in the warehouse, this run holds {token}; it writes nothing",
