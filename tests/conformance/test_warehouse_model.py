@@ -89,16 +89,18 @@ class Model:
                 continue
             mine = {at for at in self.rows if at[0] == name}
             if part.how == "only rejected" and name in self.marks:
-                kept = {number for _, number in mine}
+                asked = {number for one, number in self.rejected if one == name} - {number for _, number in mine}
+                brought, _, gone = self.marks[name]
             else:
-                kept = set()
+                asked = {*part.good, *part.rejected}
+                brought, gone = 0, 0
                 for at in mine:
                     del self.rows[at]
-            added = {(name, number): row for number, row in part.good.items() if number not in kept}
+            added = {(name, number): row for number, row in part.good.items() if number in asked}
             self.rows.update(added)
             self.rejected = {at for at in self.rejected if at[0] != name}
-            self.rejected.update((name, number) for number in part.rejected - kept)
-            self.marks[name] = [len(kept) + len(added), len(part.rejected - kept), 0]
+            self.rejected.update((name, number) for number in part.rejected & asked)
+            self.marks[name] = [brought + len(added), len(part.rejected & asked), gone]
             self.refs[name] = part.ref
             arriving |= {name} if added else set()
         columns = [COLUMNS.index((name, dict(COLUMNS)[name])) for name in write.key or write.partitions]

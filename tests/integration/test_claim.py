@@ -510,6 +510,8 @@ def test_ingest_leaves_a_consumed_dataset_alone(shop: Shop) -> None:
     assert [wakeup.dataset for wakeup in shop.ledger.wakeups.outstanding()] == ["sales"]
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_deployment_of_ones_own_is_woken_and_run(prefect: PrefectParts) -> None:
     """What is declared is planned, applied, woken by an arrival and run by the worker, in the place of `ingest`."""
 

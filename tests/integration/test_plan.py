@@ -385,6 +385,8 @@ def test_cut_at_any_request_applying_again_completes_it(
             assert len([one for one in found if f"penstock:{project.name}" in one["tags"]]) == 5
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_killed_while_applying_the_next_completes_it(project: Project) -> None:
     """Kill -9 in the middle of the command leaves nothing that the next does not mend."""
     project.declare(EVERYTHING)

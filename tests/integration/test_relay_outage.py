@@ -54,6 +54,8 @@ def test_what_arrived_without_a_server_is_loaded_without_a_stampede(parts: Prefe
         ledger.close()
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_without_a_worker_one_run_waits(parts: PrefectParts) -> None:
     """While no worker is there the wake-up becomes one run and no second; `status` says what is missing."""
     before = {run["id"] for run in parts.runs()}

@@ -238,6 +238,8 @@ def test_why_does_not_wait_for_prefect(parts: PrefectParts) -> None:
     assert "Prefect not asked: " in done.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_an_automation_made_by_hand_becomes_code(parts: PrefectParts) -> None:
     """`import` writes it as a file that plans as unchanged, and never over another file."""
     deployment(parts, "nightly")

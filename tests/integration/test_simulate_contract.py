@@ -97,6 +97,8 @@ def test_the_cases_are_many_and_fire() -> None:
     assert len(told) - told.count(0) > 40
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_the_generated_cases_fire(both: Both) -> None:
     """What nobody thought of fires in part, too: else nothing would be compared."""
     names = [case.name for case in CASES if case.fires is None]

@@ -86,7 +86,7 @@ def test_what_the_machine_does_is_transient(
     house = DuckDBWarehouse(tmp_path / "w.duckdb")
     _load(house, _part("first.csv", 1))
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     with monkeypatch.context() as patch:
@@ -100,7 +100,7 @@ def test_what_the_machine_does_is_transient(
 def test_what_the_rows_do_comes_out_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     """Nothing else becomes transient."""
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr("penstock.warehouse.duckdb_tables.mark", fail)

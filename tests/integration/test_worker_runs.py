@@ -125,6 +125,8 @@ def test_a_run_that_died_with_its_worker_is_crashed(parts: PrefectParts) -> None
     loads(parts, key, 3)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_ended_while_the_server_was_away_is_crashed(parts: PrefectParts) -> None:
     """A run whose process died while nobody could be told is Crashed soon after the server is back."""
     # Prefect's client would try for about a minute; a longer absence is what is meant.

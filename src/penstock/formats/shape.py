@@ -174,8 +174,9 @@ def _evaluate(
     except duckdb.Error as error:
         raise_machine_fault(error)
         if isinstance(error, BY_THE_DATA) and _binds(connection, plain):
-            what = " or ".join([*whole, *_no_conditions(connection, dataset, schema, values)]) or "an expression"
-            raise Unreadable(f"{what} fails on the data, and it cannot be said in which row") from None
+            what = " or ".join([*whole, *_no_conditions(connection, dataset, schema, values)])
+            said = f"{what} fails on the data" if what else f"a value cannot be read ({_without_values(error)})"
+            raise Unreadable(f"{said}, and it cannot be said in which row") from None
         culprit = _culprit(connection, dataset, schema, values)
         raise DeclarationError(f"dataset {dataset.name}: {culprit or _first_line(error)}") from None
 
@@ -409,6 +410,10 @@ def _refused(connection: duckdb.DuckDBPyConnection, sql: str) -> str | None:
         raise_machine_fault(error)
         return _first_line(error)
     return None
+
+
+def _without_values(error: Exception) -> str:
+    return re.sub(r"'[^']*'|\"[^\"]*\"|[0-9]+", "…", str(error).strip().split("\n", 1)[0])
 
 
 def _first_line(error: Exception) -> str:
