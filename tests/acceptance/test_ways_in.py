@@ -116,6 +116,7 @@ def test_an_overwritten_file_replaces_its_rows(up: Up) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_file_dropped_while_penstock_was_down_is_loaded_after_it_is_up(own: Up) -> None:
     """What was dropped while nothing ran is found at the next start; on the embedded store, PUTs are seen as well.
 
