@@ -250,7 +250,7 @@ def test_sessions_are_ours_whatever_the_role_says(bench: WarehouseBench, monkeyp
     bench.spoil(f"ALTER DATABASE {bench.address.rpartition('/')[2]} SET default_transaction_isolation = serializable")
     isolation: list[str] = []
 
-    def watch(session: Session, dataset: str, token: int) -> None:
+    def watch(session: Session, dataset: str, token: int, project: str | None) -> None:
         isolation.append(session.ask("SHOW transaction_isolation")[0][0])
         limits.update(session._connection.info.get_parameters())
 
