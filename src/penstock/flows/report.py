@@ -29,21 +29,18 @@ class Counts:
     times: EventTimes | None = None
 
     def warn(self, warnings: Mapping[str, int]) -> None:
-        """Count an object's."""
+        """Count an object's, or another batch's."""
         for name, rows in warnings.items():
             self.warnings[name] = self.warnings.get(name, 0) + rows
 
 
 @dataclass(kw_only=True)
-class Report:
-    """What a run did."""
+class Report(Counts):
+    """What a run did: the counts of its batches, and their outcomes."""
 
     loaded: int = 0
     rows: int = 0
     rejected: int = 0
-    filtered: int = 0
-    warnings: dict[str, int] = field(default_factory=dict)
-    times: EventTimes | None = None
     outcomes: dict[str, int] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
 
@@ -58,8 +55,7 @@ class Report:
         self.figures = formats.merge_reports(self.figures, figures)
         if counts is not None:
             self.filtered += counts.filtered
-            for name, rows in counts.warnings.items():
-                self.warnings[name] = self.warnings.get(name, 0) + rows
+            self.warn(counts.warnings)
             self.times = both(self.times, counts.times)
 
     def told(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from penstock.formats.engine import cursor
 from penstock.formats.names import quoted
 from penstock.formats.result import RESCUED, ROW
 from penstock.formats.shape import LINE
-from penstock.machine_faults import raise_machine_fault
+from penstock.machine_faults import first_line, raise_machine_fault
 from penstock.model import Schema
 
 _OWN = {ROW: "BIGINT", RESCUED: "VARCHAR", LINE: "BIGINT"}
@@ -144,11 +144,11 @@ class _Examined:
         try:
             self._connection.sql(sql)
         except duckdb.CatalogException as error:
-            self._add(where, _first_line(error))
+            self._add(where, first_line(error))
             return False
         except duckdb.Error as error:
             raise_machine_fault(error)
-            said = _first_line(error)
+            said = first_line(error)
             if _AGGREGATE in said:
                 self._add(where, self._why_aggregate(where))
             elif sure:
@@ -193,7 +193,7 @@ class _Examined:
                 self._connection.sql(f"SELECT CAST(NULL AS {kind}\n)")
             except duckdb.Error as error:
                 raise_machine_fault(error)
-                self._add(where, _first_line(error))
+                self._add(where, first_line(error))
                 continue
             good[name] = kind
         return good
@@ -273,10 +273,6 @@ def _nodes(node: Any) -> Iterator[dict[str, Any]]:
     elif isinstance(node, list):
         for value in node:
             yield from _nodes(value)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]
 
 
 def common(found: Sequence[Sequence[Fault]]) -> list[Fault]:

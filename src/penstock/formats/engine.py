@@ -12,13 +12,15 @@ from pathlib import Path
 import duckdb
 
 from penstock.errors import Unreadable
-from penstock.machine_faults import raise_machine_fault
+from penstock.machine_faults import first_line, raise_machine_fault
 
 # DuckDB takes some milliseconds to plan a query for each column, and a table of that width is of little use to anybody.
 MOST_COLUMNS = 4096
 _WIDE = 300
 # What DuckDB raises of data and SQL that it met, its own state being sound.
 BY_THE_DATA = (duckdb.DataError, duckdb.ProgrammingError, duckdb.NotSupportedError)
+# What it raises of a value that an expression cannot take.
+AT_WORK = (duckdb.ConversionException, duckdb.OutOfRangeException, duckdb.InvalidInputException)
 _LITTLE = "600MB"
 # Each thread has a buffer of 16 of a CSV's longest lines. Smaller ones would fit more threads into the limit, but with
 # them DuckDB gives up lines behind a quote that stays open for longer than the buffer.
@@ -77,6 +79,11 @@ def many_columns(connection: duckdb.DuckDBPyConnection, columns: int) -> Iterato
         yield
     finally:
         connection.execute("RESET disabled_optimizers")
+
+
+def in_words(error: Exception) -> str:
+    """What an error of DuckDB's says, but for the values that it may name."""
+    return "it fails on the data" if isinstance(error, AT_WORK) else first_line(error)
 
 
 def _threads(connection: duckdb.DuckDBPyConnection) -> int:

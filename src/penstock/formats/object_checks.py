@@ -12,10 +12,9 @@ from penstock.checks import Check
 from penstock.declarations import Dataset
 from penstock.errors import DeclarationError, Unreadable
 from penstock.formats.control import equal, parsed
-from penstock.formats.engine import cursor
+from penstock.formats.engine import AT_WORK, cursor, in_words
 from penstock.machine_faults import raise_machine_fault
 
-_AT_WORK = (duckdb.ConversionException, duckdb.OutOfRangeException, duckdb.InvalidInputException)
 _SHOWN = 60
 MISSING = "is not there; put it there and replay the object"
 
@@ -95,16 +94,15 @@ def _alone(connection: duckdb.DuckDBPyConnection, name: str, check: Check, datas
     """The check's value, when not all can be had at once."""
     try:
         return _row(connection, [check.predicate])[0]
-    except _AT_WORK:
-        return "nothing: it fails on the data"  # DuckDB's own words would hold values
+    except AT_WORK as error:
+        return f"nothing: {in_words(error)}"
     except duckdb.Error as error:
         raise_machine_fault(error)
         if not rows:
             return None
-        reason = str(error).strip().split("\n", 1)[0]
         if dataset.transform is not None and isinstance(error, duckdb.BinderException):
-            raise Unreadable(f"transform: check {name} {check.predicate!r}: {reason}") from None
-        raise DeclarationError(f"dataset {dataset.name}: check {name} {check.predicate!r}: {reason}") from None
+            raise Unreadable(f"transform: check {name} {check.predicate!r}: {in_words(error)}") from None
+        raise DeclarationError(f"dataset {dataset.name}: check {name} {check.predicate!r}: {in_words(error)}") from None
 
 
 def _row(connection: duckdb.DuckDBPyConnection, expressions: Sequence[str]) -> tuple[Any, ...]:

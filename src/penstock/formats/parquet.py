@@ -23,7 +23,7 @@ from penstock.formats.plain import plain_file
 from penstock.formats.result import RESCUED, ROW, ReadResult
 from penstock.formats.shape import BAD, LINE, RAW, Value, shape, shape_together
 from penstock.formats.together import Piece, take_apart
-from penstock.machine_faults import raise_machine_fault
+from penstock.machine_faults import first_line, raise_machine_fault
 from penstock.model import Column, Schema
 
 T = TypeVar("T")
@@ -212,7 +212,7 @@ def _look_through(connection: duckdb.DuckDBPyConnection, paths: Sequence[Path]) 
 
 
 def _reason(error: duckdb.Error) -> str:
-    line = str(error).strip().splitlines()[0]
+    line = first_line(error)
     return re.sub(r"\s*(in )?(file )?[\"']?/\S+", "", line)[:120]
 
 

@@ -12,7 +12,7 @@ from penstock.declarations import Dataset
 from penstock.errors import DeclarationError, Unreadable
 from penstock.formats.engine import cursor
 from penstock.formats.names import literal
-from penstock.machine_faults import raise_machine_fault
+from penstock.machine_faults import first_line, raise_machine_fault
 
 # What Hive and Spark write where there is no value.
 _NULL = "__HIVE_DEFAULT_PARTITION__"
@@ -51,7 +51,7 @@ def _expression(name: str, value: str | None, hints: Mapping[str, str]) -> str:
             row = connection.execute(f"SELECT TRY_CAST({text} AS {kind}) IS NOT NULL").fetchone()
         except duckdb.Error as error:
             raise_machine_fault(error)
-            raise DeclarationError(f"columns {name} {kind!r}: {str(error).strip().splitlines()[0]}") from None
+            raise DeclarationError(f"columns {name} {kind!r}: {first_line(error)}") from None
     if value is not None and row != (True,):
         raise Unreadable(f"its key says {name}={value}, which is no {kind}")
     return f"CAST({text} AS {kind})"

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from penstock.declarations import Dataset
 from penstock.errors import DeclarationError, Unreadable
-from penstock.formats.engine import cursor
+from penstock.formats.engine import cursor, in_words
 from penstock.formats.names import quoted
 from penstock.machine_faults import raise_machine_fault
 
@@ -41,7 +41,7 @@ def refuse_unreportable(rows: pa.Table, dataset: Dataset) -> None:
             try:
                 connection.sql(f"SELECT ({expression}\n) FROM loaded")
             except duckdb.BinderException as error:
-                raise Unreadable(f"transform: report {name} {expression!r}: {_reason(error)}") from None
+                raise Unreadable(f"transform: report {name} {expression!r}: {in_words(error)}") from None
             except duckdb.Error as error:
                 raise_machine_fault(error)  # any other is the declaration's, and said when the report is made
 
@@ -79,11 +79,5 @@ def _culprit(connection: duckdb.DuckDBPyConnection, dataset: Dataset, error: Exc
             connection.execute(f"SELECT ({expression}\n) FROM loaded").fetchone()
         except duckdb.Error as found:
             raise_machine_fault(found)
-            return f"report {name} {expression!r}: {_reason(found)}"
-    return f"report: {_reason(error)}"
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, duckdb.ConversionException | duckdb.OutOfRangeException | duckdb.InvalidInputException):
-        return "it fails on the data"  # DuckDB's own words would hold values
-    return str(error).strip().splitlines()[0]
+            return f"report {name} {expression!r}: {in_words(found)}"
+    return f"report: {in_words(error)}"

@@ -27,14 +27,14 @@ from penstock.formats.asking import (
     noting,
     unmarked,
 )
-from penstock.formats.engine import BY_THE_DATA, many_columns
+from penstock.formats.engine import AT_WORK, BY_THE_DATA, in_words, many_columns
 from penstock.formats.kept import Keep
 from penstock.formats.lattice import LONG, Misfits, back_and_forth, lossless, may_be_text, text_columns, wider
 from penstock.formats.names import literal, quoted
 from penstock.formats.numbers import FRACTION, GROUPED_FRACTION, comma_of, fraction_of, pointed, whole_of
 from penstock.formats.result import REJECTED, RESCUED, ROW, ReadResult
 from penstock.formats.separating import LINE, RAW, all_good, result_of, separated
-from penstock.machine_faults import raise_machine_fault
+from penstock.machine_faults import first_line, raise_machine_fault
 from penstock.model import Column, Schema
 
 __all__ = ["BAD", "LINE", "RAW", "SHOWN", "Value", "shape", "shape_together"]
@@ -45,7 +45,6 @@ _INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", 
 _INTEGERS |= {"INT", "LONG", "SHORT"}
 _FRACTIONS = re.compile(r"^(DOUBLE|FLOAT|REAL|DECIMAL)")
 _TIME_FORMS = {"DATE": "dateformat", "TIMESTAMP": "timestampformat", "TIMESTAMP WITH TIME ZONE": "zonedformat"}
-_AT_WORK = (duckdb.ConversionException, duckdb.OutOfRangeException, duckdb.InvalidInputException)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +165,7 @@ def _evaluate(
     try:
         try:
             return _run(connection, plain, dataset, schema, keep)
-        except _AT_WORK:
+        except AT_WORK:
             # An expression failed on some row's data: find those rows, which TRY does at a price.
             whole = _whole(connection, dataset, schema, values)
             sql = _query(dataset, schema, values, guarded=lambda expression: expression not in whole.values())
@@ -178,7 +177,7 @@ def _evaluate(
             said = f"{what} fails on the data" if what else f"a value cannot be read ({_without_values(error)})"
             raise Unreadable(f"{said}, and it cannot be said in which row") from None
         culprit = _culprit(connection, dataset, schema, values)
-        raise DeclarationError(f"dataset {dataset.name}: {culprit or _first_line(error)}") from None
+        raise DeclarationError(f"dataset {dataset.name}: {culprit or in_words(error)}") from None
 
 
 def _whole(
@@ -386,7 +385,7 @@ def _culprit(
             connection.execute(f"SELECT CAST(NULL AS {value.column.type})")
         except duckdb.Error as error:
             raise_machine_fault(error)
-            return f"columns {value.column.name} {value.column.type!r}: {_first_line(error)}"
+            return f"columns {value.column.name} {value.column.type!r}: {in_words(error)}"
     inner = f"{_casts(dataset, schema, values)} LIMIT 0"
     names = {column.name for column in schema.columns}
     for name, expression in dataset.derive.items():
@@ -408,15 +407,9 @@ def _refused(connection: duckdb.DuckDBPyConnection, sql: str) -> str | None:
         connection.sql(sql).fetchall()
     except duckdb.Error as error:
         raise_machine_fault(error)
-        return _first_line(error)
+        return in_words(error)
     return None
 
 
 def _without_values(error: Exception) -> str:
-    return re.sub(r"'[^']*'|\"[^\"]*\"|[0-9]+", "…", str(error).strip().split("\n", 1)[0])
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, _AT_WORK):
-        return "it fails on the data"  # DuckDB's own words would hold values
-    return str(error).strip().split("\n", 1)[0]
+    return re.sub(r"'[^']*'|\"[^\"]*\"|[0-9]+", "…", first_line(error))

@@ -18,7 +18,7 @@ from penstock.formats.asking import KEY, key_check
 from penstock.formats.engine import cursor
 from penstock.formats.names import quoted
 from penstock.formats.result import REJECTED, RESCUED, ROW, ReadResult
-from penstock.machine_faults import machine_fault, raise_machine_fault
+from penstock.machine_faults import first_line, machine_fault, raise_machine_fault
 from penstock.model import NAME
 
 # As much of an exception's message as a reason needs.
@@ -108,8 +108,7 @@ def _typed(rows: pa.Table, dataset: Dataset) -> tuple[pa.Table, tuple[tuple[str,
             told = connection.execute("DESCRIBE SELECT * FROM made").fetchall()
         except duckdb.Error as error:
             raise_machine_fault(error)
-            reason = str(error).strip().split("\n", 1)[0]
-            raise Unreadable(f"transform: the table it returned cannot be loaded: {reason}") from None
+            raise Unreadable(f"transform: the table it returned cannot be loaded: {first_line(error)}") from None
     untyped = _untyped(rows)
     columns = tuple((name, kind) for name, kind, *_ in told if name != ROW and name not in untyped)
     if rows.num_rows and not columns:
