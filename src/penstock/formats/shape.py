@@ -25,6 +25,7 @@ from penstock.formats.asking import (
     asked,
     notes,
     noting,
+    stands_alone,
     unmarked,
 )
 from penstock.formats.engine import AT_WORK, BY_THE_DATA, in_words, many_columns
@@ -272,9 +273,11 @@ def _query(dataset: Dataset, schema: Schema, values: Sequence[Value], *, guarded
         wanted = f"{quoted('#where')}.v IS TRUE"
     kept = "".join(f"{quoted(name)}, " for name in _kept(dataset, schema))
     note = f", {quoted(NOTE)}" if notes(dataset) else ""
+    # A window gives back the rows in an order of its own.
+    order = f" ORDER BY {quoted(ROW)}" if stands_alone(dataset) else ""
     return (
         f"SELECT {kept}{quoted(ROW)}, {quoted(RESCUED)}, {quoted(LINE)}, {quoted(BAD)}{note} "
-        f"FROM ({asked(inner, dataset, bad, wanted=wanted, guarded=guarded)})"
+        f"FROM ({asked(inner, dataset, bad, wanted=wanted, guarded=guarded)}){order}"
     )
 
 
