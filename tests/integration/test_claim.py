@@ -194,6 +194,22 @@ def test_rows_of_the_whole_batch(shop: Shop) -> None:
     assert shop.rows("rows", table="_penstock_objects") == [0, 0, 1]
 
 
+def test_what_was_warned_of_is_told_of_rows_of_ones_own_too(shop: Shop) -> None:
+    """The warnings and left out rows of the dataset's reading stay counted when a flow gives rows in its place."""
+    (shop.parts.folder / "flows" / "bills.py").write_text(
+        "from penstock import Check, Dataset\n\n"
+        'DATASET = Dataset(name="bills", where="id < 9", '
+        'checks={"small": Check("id < 2", severity="warn")})\n'
+    )
+    shop.put("bills/01.csv", b"id\n1\n2\n9\n")
+    with penstock.claim("bills") as claim:
+        (one,) = claim.objects
+        claim.load(doubled(one.arrow()), of=one)
+    assert shop.rows("id, twice", table="bills") == [(1, 2), (2, 4)]
+    (story,) = shop.ledger.facts.stories("bills/01.csv")
+    assert story.facts[-1].detail == "2 rows, 0 rejected; 1 warned of by small; 1 passed over by where"
+
+
 def test_done_and_quarantine(shop: Shop) -> None:
     """What needs no rows is done, and what the flow does not want is put aside with its reason."""
     shop.arrive(1, 2)

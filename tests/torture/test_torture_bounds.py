@@ -111,6 +111,13 @@ CASES: dict[str, Callable[[], Case]] = {
     "lines in NDJSON": lambda: Case(
         name="x.ndjson", content=b'{"a":1}\n' * 5_000_000, state="loaded", memory=800 * MEGABYTE, lengths=(1,)
     ),
+    "records in a JSON array": lambda: Case(
+        name="x.json",
+        content=b"[" + b",".join([b'{"a":1,"text":"' + b"x" * 100 + b'"}'] * 1_500_000) + b"]",
+        state="loaded",
+        memory=800 * MEGABYTE,
+        lengths=(1, 100),
+    ),
     "a cell in Parquet": lambda: Case(
         name="x.parquet",
         content=parquet(pa.table({"id": [1], "a": ["x" * CELL]})),

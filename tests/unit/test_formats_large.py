@@ -14,7 +14,18 @@ import pytest
 
 from penstock.declarations import Dataset
 from penstock.errors import DeclarationError, Unreadable
-from penstock.formats import ReadResult, csv_scan, engine, infer, json, kept, read, read_together, size_unpacked
+from penstock.formats import (
+    ReadResult,
+    csv_scan,
+    engine,
+    infer,
+    json,
+    json_document,
+    kept,
+    read,
+    read_together,
+    size_unpacked,
+)
 from penstock.formats.kept import Keep
 from penstock.model import Column, Schema
 
@@ -78,6 +89,73 @@ def test_large_or_small_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(kept, "LARGE", most)
         found.append(values(path, key, dataset, schema))
     assert found[0] == found[1]
+
+
+RECORDS = b",\n ".join(b'{"id": %d, "name": "n\\u00e9", "tags": [1.50, {"a": null}]}' % number for number in range(500))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" + RECORDS + b"]",
+        b"\xef\xbb\xbf\r\n [" + RECORDS + b',1,"x",null,[2],{"id":1,"id":2},{"id":"text","new":{"a":1}}]\n ',
+        b"[]",
+        b"[ \n ]",
+        b"",
+        b'{"id": 1}',
+        b"5",
+        b"[" + RECORDS + b",]",
+        b"[" + RECORDS + b",",
+        b"[" + RECORDS + b",[1,2]",
+        b"[" + RECORDS,
+        b"[" + RECORDS + b"] more",
+        b"[" + RECORDS + b"][" + RECORDS + b"]",
+        b"[{'id': 1}]",
+        b'[{"id": NaN}]',
+        b"[" + RECORDS + b',{"name": "' + b"x" * 17_000_000 + b'"}]',
+        b'[{"name": ' + b"[" * 600 + b"]" * 600 + b"}]",
+    ],
+    ids=lambda content: repr(content[:12] + content[-12:]),
+)
+@pytest.mark.parametrize("records", [None, "found.here"])
+def test_an_array_is_read_one_record_after_another_or_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, records: str | None
+) -> None:
+    """What is read, rejected and refused does not depend on it; only the memory does."""
+    if records:
+        content = b'{"meta": [0], "found": {"here": ' + content.removeprefix(b"\xef\xbb\xbf") + b"}}"
+    # Brackets in a name are no pattern.
+    first, path = tmp_path / "first", tmp_path / "[o]bject"
+    first.write_bytes(b'{"id": 1, "name": "a", "tags": []}')
+    path.write_bytes(content)
+    dataset = Dataset(name="sales", records=records)
+    schema = infer(first, "x.ndjson", Dataset(name="sales"))
+    found = []
+    for most in (0, 10**9):
+        monkeypatch.setattr(kept, "LARGE", most)
+        try:
+            inferred: Any = infer(path, "x.json", dataset)
+        except Unreadable as error:
+            inferred = repr(error)
+        found.append((inferred, values(path, "x.json", dataset, schema)))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(("records", "whole"), [(None, False), ("here", True)])
+def test_only_an_array_at_the_top_is_never_in_memory_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: str | None, whole: bool
+) -> None:
+    """A document that must be read whole is refused from a size on, with what to do; an array is not."""
+    path = tmp_path / "object"
+    path.write_bytes(b'{"here": [' + RECORDS + b"]}" if whole else b"[" + RECORDS + b"]")
+    monkeypatch.setattr(kept, "LARGE", 0)
+    monkeypatch.setattr(json_document, "LARGEST", 10_000)
+    dataset = Dataset(name="sales", records=records)
+    if not whole:
+        assert read(path, "x.json", dataset, infer(path, "x.json", dataset)).rows.num_rows == 500
+        return
+    with pytest.raises(Unreadable, match="more than the 10000 that are read at once; send its records as one array"):
+        infer(path, "x.json", dataset)
 
 
 def test_records_for_which_little_memory_is_too_little_are_read(

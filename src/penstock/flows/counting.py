@@ -35,8 +35,11 @@ class Counting:
             self._watermark = found.event_time
 
     def judged(self, ref: ObjectRef, judged: Judged) -> None:
-        """Keep what is told of an object, if it is loaded."""
-        self._told[ref.id] = (judged.filtered, judged.warnings(self._dataset))
+        """Keep what is told of an object, if it is loaded.
+
+        The first time counts: what a flow gives in the place of its rows is not checked again.
+        """
+        self._told.setdefault(ref.id, (judged.filtered, judged.warnings(self._dataset)))
 
     def noted(self, outcomes: Sequence[Outcome], parts: Mapping[int, LoadPart]) -> list[Outcome]:
         """The outcomes, those of what was loaded with what their history says of warnings, filtered and late rows."""

@@ -6,7 +6,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from penstock.declarations import Dataset
 from penstock.errors import Unreadable
 from penstock.formats.encodings import utf8_file
 from penstock.formats.engine import cursor, little_memory
+from penstock.formats.json_document import array_alone, records_of_array, records_of_document
 from penstock.formats.kept import Keep
 from penstock.formats.names import json_keys, json_path, json_pointer, literal, normalised, quoted, spelling
 from penstock.formats.numbers import WHOLE
@@ -28,8 +29,6 @@ from penstock.formats.result import RESCUED, ROW, ReadResult
 from penstock.formats.shape import BAD, LINE, RAW, Value, shape
 from penstock.model import Column, Schema
 
-# DuckDB holds the file as one value, and a value ends at 4 GB.
-LARGEST = 2 * 1024**3
 # DuckDB's json_structure recurses: some 50,000 levels end the process.
 DEEPEST = 500
 # An object used as a map would make columns without end; beyond this nested objects stay JSON.
@@ -49,6 +48,18 @@ _TWICE = (
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 Keys = tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """The text of one object, with the `size` of its records; of a large document the `array` that these are in."""
+
+    text: Path
+    lines: bool
+    size: int
+    array: Path | None
+    # Large, and to be read one record after another.
+    streams: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,27 +88,27 @@ def infer(path: Path, dataset: Dataset, *, lines: bool, always: Mapping[Keys, st
 
     Raises Unreadable.
     """
-    with _text(path) as text:
-        if lines and Keep(path, size=_size(text, lines=lines)).large:
+    with _source(path, dataset, lines=lines) as source:
+        if source.streams:
             with suppress(MemoryError):
-                return _inferred(text, dataset, lines=lines, always=always, little=True)
-        return _inferred(text, dataset, lines=lines, always=always, little=False)
+                return _inferred(source, dataset, always=always, little=True)
+        return _inferred(source, dataset, always=always, little=False)
 
 
 def read(path: Path, dataset: Dataset, schema: Schema, *, lines: bool, large: bool = False) -> ReadResult:
     """The records as rows. Raises Unreadable."""
-    with _text(path) as text:
-        keep = Keep(path, size=_size(text, lines=lines), large=large)
-        if lines and keep.large:
+    with _source(path, dataset, lines=lines) as source:
+        keep = Keep(path, size=source.size, large=large)
+        if source.streams:
             # Records may be so long that few of them fill it.
             with suppress(MemoryError):
-                return _shaped(text, dataset, schema, keep, lines=lines, little=True)
-        return _shaped(text, dataset, schema, keep, lines=lines, little=False)
+                return _shaped(source, dataset, schema, keep, little=True)
+        return _shaped(source, dataset, schema, keep, little=False)
 
 
-def _inferred(text: Path, dataset: Dataset, *, lines: bool, always: Mapping[Keys, str] | None, little: bool) -> Schema:
+def _inferred(source: _Source, dataset: Dataset, *, always: Mapping[Keys, str] | None, little: bool) -> Schema:
     with cursor() as connection, little_memory(connection) if little else nullcontext():
-        _records(connection, text, dataset, lines=lines)
+        _records(connection, source, dataset)
         leaves = _leaves(connection, dataset)
         if leaves and always:
             leaves = [*always.items(), *(leaf for leaf in leaves if leaf[0] not in always)]
@@ -113,9 +124,9 @@ def _inferred(text: Path, dataset: Dataset, *, lines: bool, always: Mapping[Keys
         return replace(found, columns=tuple(replace(c, type="VARCHAR") if c in long else c for c in found.columns))
 
 
-def _shaped(text: Path, dataset: Dataset, schema: Schema, keep: Keep, *, lines: bool, little: bool) -> ReadResult:
+def _shaped(source: _Source, dataset: Dataset, schema: Schema, keep: Keep, *, little: bool) -> ReadResult:
     with cursor() as connection, little_memory(connection) if little else nullcontext():
-        _records(connection, text, dataset, lines=lines)
+        _records(connection, source, dataset)
         values = source_of(connection, "records", schema, strange_in(_leaves(connection, dataset), schema))
         return shape(connection, dataset, schema, values, keep)
 
@@ -159,8 +170,13 @@ def depth(text: str) -> int:
     return deepest
 
 
-def _text(path: Path) -> AbstractContextManager[Path]:
-    return text_file(path, to_utf8=partial(utf8_file, declared="utf-8"))
+@contextmanager
+def _source(path: Path, dataset: Dataset, *, lines: bool) -> Iterator[_Source]:
+    with text_file(path, to_utf8=partial(utf8_file, declared="utf-8")) as text, ExitStack() as stack:
+        size = _size(text, lines=lines)
+        large = Keep(path, size=size).large
+        array = stack.enter_context(array_alone(text, dataset)) if large and not lines else None
+        yield _Source(text=text, lines=lines, size=size, array=array, streams=large and (lines or array is not None))
 
 
 def _size(text: Path, *, lines: bool) -> int:
@@ -172,16 +188,15 @@ def _size(text: Path, *, lines: bool) -> int:
         return size + _RECORD * sum(chunk.count(b"\n") for chunk in iter(partial(file.read, CHUNK), b""))
 
 
-def _records(connection: duckdb.DuckDBPyConnection, text: Path, dataset: Dataset, *, lines: bool) -> None:
+def _records(connection: duckdb.DuckDBPyConnection, source: _Source, dataset: Dataset) -> None:
     """Make the view `records`: number, line, raw text, and `doc`, which is the same, or why it is `bad`."""
-    size = text.stat().st_size
-    if size > LARGEST:
-        raise Unreadable(f"a JSON object of {size} bytes is more than the {LARGEST} that can be read at once")
-    if lines:
-        with text.open("rb") as file:
+    if source.lines:
+        with source.text.open("rb") as file:
             records_of_lines(connection, _numbered(file))
     else:
-        _from_document(connection, text.read_bytes(), dataset)
+        if source.array is None or not records_of_array(connection, source.array):
+            records_of_document(connection, source.text, dataset)
+        records_of_judged(connection)
     mark_too_deep(connection)
 
 
@@ -239,36 +254,6 @@ def records_of_lines(connection: duckdb.DuckDBPyConnection, lines: Iterable[pa.T
 def records_of_judged(connection: duckdb.DuckDBPyConnection) -> None:
     """Make the view `records` of the table `judged`."""
     connection.execute("CREATE TEMP VIEW records AS SELECT *, CASE WHEN bad IS NULL THEN raw END AS doc FROM judged")
-
-
-def _from_document(connection: duckdb.DuckDBPyConnection, content: bytes, dataset: Dataset) -> None:
-    connection.execute("CREATE TEMP TABLE document (doc VARCHAR)")
-    if content.strip():
-        connection.register("whole", pa.table({"doc": pa.array([content], pa.large_binary()).cast(pa.large_string())}))
-        connection.execute("INSERT INTO document FROM whole")
-        connection.unregister("whole")
-    where = where_records_are(dataset)
-    if connection.execute("SELECT count(*) FROM document WHERE NOT json_valid(doc)").fetchone() != (0,):
-        raise Unreadable("not a whole JSON document")
-    kinds = connection.execute(f"SELECT json_type({where}) FROM document").fetchall()
-    if kinds and kinds[0][0] not in ("ARRAY", "OBJECT"):
-        place = f"no array or object at {dataset.records!r}" if dataset.records else "neither array nor object"
-        raise Unreadable(f"the JSON document has no records: {place}")
-    each = f"unnest(json_extract({where}, '$[*]'))" if kinds and kinds[0][0] == "ARRAY" else where
-    connection.execute(f"CREATE TEMP TABLE parts AS SELECT CAST({each} AS VARCHAR) AS raw FROM document")
-    connection.execute(
-        "CREATE TEMP TABLE judged AS SELECT rowid + 1 AS record, CAST(NULL AS BIGINT) AS line, raw, "
-        "CASE WHEN json_type(raw) <> 'OBJECT' THEN 'not a JSON object' END AS bad FROM parts"
-    )
-    connection.execute("DROP TABLE parts; DROP TABLE document")
-    records_of_judged(connection)
-
-
-def where_records_are(dataset: Dataset) -> str:
-    """The SQL for a document's records."""
-    if not dataset.records:
-        return "doc"
-    return f"json_extract(doc, {literal(json_pointer(dataset.records.split('.')))})"
 
 
 def _leaves(connection: duckdb.DuckDBPyConnection, dataset: Dataset) -> list[tuple[Keys, str]]:

@@ -24,8 +24,8 @@ from penstock.formats.json import (
     source_of,
     strange_in,
     trimmed_lines,
-    where_records_are,
 )
+from penstock.formats.json_document import where_records_are
 from penstock.formats.kept import Keep
 from penstock.formats.packed import packing
 from penstock.formats.result import ReadResult
