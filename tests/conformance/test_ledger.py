@@ -23,8 +23,8 @@ from sqlalchemy import inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from penstock import events
-from penstock.errors import LedgerUnavailable, NotMigrated
-from penstock.ledger import Ledger, database, states, wakeups
+from penstock.errors import LedgerUnavailable, NotMigrated, SettingsError
+from penstock.ledger import Ledger, database, states, tables, wakeups
 from penstock.ledger.arrivals import FileMark, Seen
 from penstock.ledger.rows import move
 from penstock.ledger.tables import metadata
@@ -97,6 +97,27 @@ class TestSchema:
             bench.ledger.migrate(lock_folder=tmp_path)
         with bench.ledger.database.read() as connection:
             assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["9999"]
+
+    def test_another_projects_ledger_is_refused(self, bench: Bench, tmp_path: Path) -> None:
+        """A database is the first project's that opens it; a file's project may have a new name, as its folder may."""
+        other = Ledger(bench.url, project="depot")
+        bench.opened.append(other)
+        if other.database.is_sqlite:
+            assert other.migrate(lock_folder=tmp_path) == (database.HEAD, database.HEAD)
+            other.check()
+            return
+        for refused in (other.check, lambda: other.migrate(lock_folder=tmp_path)):
+            with pytest.raises(SettingsError, match=f"that of the project '{PROJECT}'.*PENSTOCK_PROJECT={PROJECT}"):
+                refused()
+        bench.ledger.check()
+        # As one that an older penstock made.
+        with bench.ledger.database.write() as connection:
+            connection.execute(tables.owner.delete())
+        bench.ledger.check()
+        bench.ledger.close()
+        other.migrate(lock_folder=tmp_path)
+        with pytest.raises(SettingsError, match="'depot'"):
+            bench.ledger.check()
 
     def test_an_older_revision_is_refused_with_the_command(self, bench: Bench) -> None:
         """A ledger of an older penstock is refused with both revisions and the command to run."""

@@ -271,7 +271,7 @@ def test_the_ledgers_sessions_are_its_own_whatever_the_role_says(tmp_path: Path)
     with postgres_ledger(tmp_path) as bench:
         name = bench.url.rpartition("/")[2]
         shared_postgres().execute(f"ALTER DATABASE {name} SET default_transaction_isolation = 'repeatable read'")
-        database = Database(bench.url)
+        database = Database(bench.url, project="p")
         try:
             with database.write() as connection:
                 assert connection.exec_driver_sql("SHOW transaction_isolation").scalar() == "read committed"

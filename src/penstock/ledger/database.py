@@ -29,6 +29,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from penstock.errors import LedgerUnavailable, NotMigrated, SettingsError
+from penstock.ledger import owner
 from penstock.ledger.at_work import WRITE_LOCK, alone_with_file, attend, be_alone
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 Clock = Callable[[], datetime]
 
 # The newest of `migrations/versions/`, whose numbers sort; a test holds the two together.
-HEAD = "0005"
+HEAD = "0006"
 
 _BUSY_SECONDS = 30
 _READ = "penstock_read"
@@ -67,8 +68,11 @@ def to_send(connection: Connection) -> None:
 class Database:
     """One ledger database. Safe to share between threads."""
 
-    def __init__(self, url: str, *, clock: Clock | None = None, ring: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, url: str, *, project: str, clock: Clock | None = None, ring: Callable[[], None] = lambda: None
+    ) -> None:
         self.url = make_url(url)
+        self._project = project
         self._ring = ring
         if self.url.drivername in ("postgresql", "postgres"):
             self.url = self.url.set(drivername="postgresql+psycopg")
@@ -156,18 +160,23 @@ class Database:
                 config.attributes["connection"] = connection
                 stack.enter_context(self._alone(connection))
                 command.upgrade(config, "head")
+            if not self.is_sqlite:
+                owner.take(connection, self._project)
         return before, HEAD
 
     def check(self) -> None:
         """Raise NotMigrated unless the database has the revision this penstock works with.
 
-        From then on this process is at work: until `close`, or its end, nobody migrates.
+        Raises SettingsError where it is another project's; a file is not asked, because a folder that is moved may give
+        its project a new name. From then on this process is at work: until `close`, or its end, nobody migrates.
         """
         if self.is_sqlite and self.url.database and self._at_work is None:
             self._at_work = weakref.finalize(self, os.close, attend(Path(self.url.database)))
         try:
             with self.read() as connection:
                 _refuse_other(_revision(connection))
+                if not self.is_sqlite:
+                    owner.refuse_another(connection, self._project)
         except BaseException:
             self._leave()
             raise

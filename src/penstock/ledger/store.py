@@ -38,7 +38,7 @@ class Ledger:
     def __init__(
         self, url: str, *, project: str, clock: Clock | None = None, ring: Callable[[], None] = lambda: None
     ) -> None:
-        self.database = Database(url, clock=clock, ring=ring)
+        self.database = Database(url, project=project, clock=clock, ring=ring)
         self.arrivals = Arrivals(self.database, project)
         self.announcements = Announcements(self.database, project)
         self.deliveries = Deliveries(self.database, project)

@@ -345,3 +345,9 @@ sweeps = Table(
     Column("after", Text, nullable=False, comment="every key up to this one was compared"),
     Column("moved_at", Moment, nullable=False),
 )
+
+owner = Table(
+    "owner",
+    metadata,
+    Column("project", Text, primary_key=True),
+)
