@@ -29,6 +29,8 @@ ARCHIVE = ".archive"
 # Looked at together: their marks are one question to the ledger, and what is over meanwhile does not wait for long.
 _TOGETHER = 16
 _OWN_PAUSE = 5.0
+# A file that is written again and again is looked at so often at once.
+_LOOKS = 3
 # What is waited out: store, bucket, ledger or keys may be set right without this process being started again.
 WAITED_OUT = (Transient, SettingsError, ObjectMissing)
 
@@ -153,12 +155,11 @@ class Taking:
         return False
 
     def _begin(self, taken: Taken, file: BinaryIO, mark: FileMark | None, order: str | None) -> bool:
-        found = files.fingerprint(file)
+        writer, found = self._seen(file)
         if mark is not None and mark.etag and print_of(mark) == found:
             self._finish([(taken, file, found)])
             return False
-        files.outwait_tick(found, self._stamps)
-        if self._judge(taken, self._writer_of(file), found) is Verdict.WAIT:
+        if self._judge(taken, writer, found) is Verdict.WAIT:
             return False
         if order is None and is_large(found) and not self.uploads.takes_large():
             self._set_aside(taken, None)
@@ -176,6 +177,20 @@ class Taking:
             )
         )
         return True
+
+    def _seen(self, file: BinaryIO) -> tuple[Writer, Print]:
+        """Whether somebody writes to it, and what it is now.
+
+        In this order, and again where it was written since: who closed it in between would leave a print that is old,
+        and the file would come behind others that were written after it.
+        """
+        for _ in range(_LOOKS):
+            writer = self._writer_of(file)
+            found = files.fingerprint(file)
+            files.outwait_tick(found, self._stamps)
+            if writer is Writer.SOME or files.fingerprint(file) == found:
+                break
+        return writer, found
 
     def _judge(self, taken: Taken, writer: Writer, found: Print) -> Verdict:
         now = self._monotonic()
