@@ -82,7 +82,7 @@ class ObjectRef:
     `id` is the arrival sequence: a smaller id arrived earlier. `claimed_before`: a run had it and did not settle it,
     so that it may be in the warehouse already. `again`: somebody asked for it to be loaded anew, over its own rows;
     `only_rejected`: of those only the ones that had been rejected. `arrived_at` is when it was first seen, and of an
-    old one (`Backfill`) when it was written.
+    `old` one (`Backfill`) when it was written.
     `trouble` is what the last run that had it said of it.
     """
 
@@ -100,6 +100,7 @@ class ObjectRef:
     claimed_before: bool = False
     again: bool = False
     only_rejected: bool = False
+    old: bool = False
     arrived_at: datetime | None = None
     trouble: str | None = None
 

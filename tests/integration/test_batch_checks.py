@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from penstock.checks import Check, matches, row_count
-from penstock.declarations import Dataset, Ready
+from penstock.declarations import Backfill, Dataset, Ready
 from penstock.errors import DeclarationError, StoreUnavailable
 from penstock.flows.render import as_markdown
 from penstock.flows.report import EventTimes
@@ -319,6 +319,20 @@ class TestEventTimes:
         assert works.parts.ledger.watermarks.of("sales") == Watermark(
             event_time=datetime(2026, 4, 1, tzinfo=UTC), late=0
         )
+
+    def test_what_a_backfill_brings_is_never_late(self, works: Works) -> None:
+        """It was old before it came; what it tells of moves the watermark."""
+        works.dataset = Dataset(name="sales", event_time="day", backfill=Backfill(prefix="archive/"))
+        works.parts.datasets = [works.dataset]
+        works.parts.landing = works.parts.landing_with(works.parts.store)
+        works.parts.arrive("sales/a.csv", b"id,day\n1,2026-03-01\n")
+        works.drain()
+        works.parts.arrive("archive/b.csv", b"id,day\n2,2020-01-01\n3,2026-04-01\n")
+        assert works.drain().told()["event_times"]["late"] == 0
+        assert history(works, "archive/b.csv") == "2 rows, 0 rejected"
+        works.parts.arrive("sales/c.csv", b"id,day\n4,2026-03-02\n")
+        assert works.drain().told()["event_times"]["late"] == 1
+        assert works.rows("count(*)") == [4]
 
     def test_a_column_that_is_no_time(self, works: Works) -> None:
         """The declaration is wrong; of a first object that may be too, and it waits."""

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
+import pyarrow as pa
+
 from penstock.declarations import Dataset
 from penstock.errors import LedgerUnavailable
 from penstock.flows.event_times import event_times, late_rows
 from penstock.flows.judging import Judged
-from penstock.flows.report import Counts
+from penstock.flows.report import Counts, both
 from penstock.ledger import Ledger
 from penstock.model import ObjectRef, Outcome, State
 from penstock.warehouse.base import LoadPart
@@ -44,7 +46,8 @@ class Counting:
     def noted(self, outcomes: Sequence[Outcome], parts: Mapping[int, LoadPart]) -> list[Outcome]:
         """The outcomes, those of what was loaded with what their history says of warnings, filtered and late rows."""
         self._counts = Counts()
-        first = {}
+        first: dict[int, pa.Table] = {}
+        old: list[pa.Table] = []
         for outcome in outcomes:
             filtered, warnings = self._told.get(outcome.ref.id, (0, {}))
             if outcome.state in (State.LOADED, State.EMPTY):
@@ -53,12 +56,17 @@ class Counting:
                 self._counts.warn(warnings)
                 part = parts.get(outcome.ref.id)
                 if part is not None and not (part.again or part.only_rejected):
-                    first[outcome.ref.id] = part.rows
+                    if outcome.ref.old:
+                        old.append(part.rows)
+                    else:
+                        first[outcome.ref.id] = part.rows
         late: dict[int, int] = {}
         if (column := self._dataset.event_time) is not None:
             since, lateness = self._watermark, self._dataset.lateness
-            self._counts.times = event_times(list(first.values()), column, watermark=since, lateness=lateness)
-            if self._counts.times is not None and self._counts.times.late:
+            fresh = event_times(list(first.values()), column, watermark=since, lateness=lateness)
+            # What a backfill brings was never expected earlier.
+            self._counts.times = both(fresh, event_times(old, column, watermark=None, lateness=lateness))
+            if fresh is not None and fresh.late:
                 late = late_rows(first, column, watermark=since, lateness=lateness)
         return [
             replace(outcome, note=_note(*self._told.get(outcome.ref.id, (0, {})), late.get(outcome.ref.id, 0)))

@@ -35,6 +35,7 @@ def ref_of(row: Any) -> ObjectRef:
         claimed_before=row.run is not None,
         again=row.again == Again.OVER_ITS_ROWS,
         only_rejected=row.again == Again.ONLY_REJECTED,
+        old=bool(row.backlog),
         # By this arrivals are compared: what is old must not come after what was loaded while it waited.
         arrived_at=(row.modified_at if row.backlog else None) or row.arrived_at,
         trouble=row.reason,
