@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from penstock.checks import Check, accepted, matches, not_null, row_count, unique
 from penstock.declarations import Backfill, Bucket, Dataset, Folder, Ready
 from penstock.dialects import Csv, Excel
-from penstock.errors import PenstockError
+from penstock.errors import ObjectMissing, PenstockError, QueryRefused, TableMissing
 from penstock.own_flows import Deployment
 from penstock.sources import Chosen, Emit, Source, dataset_by_path, dataset_by_template
 from penstock.verification import (
@@ -103,9 +103,12 @@ __all__ = [
     "Emit",
     "Excel",
     "Folder",
+    "ObjectMissing",
     "PenstockError",
+    "QueryRefused",
     "Ready",
     "Source",
+    "TableMissing",
     "Verification",
     "accepted",
     "after_all",

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from penstock.errors import DeclarationError
 from penstock.nearest import did_you_mean
+from penstock.quoting import literal, quoted
 
 Severity = Literal["warn", "row", "object"]
 _SEVERITIES = get_args(Severity)
@@ -52,7 +53,7 @@ class Check:
 
 def not_null(column: str, *, severity: Severity = "row") -> Check:
     """The column has a value in every row."""
-    return Check(f"{_quoted(column)} IS NOT NULL", severity, column=column)
+    return Check(f"{_column(column)} IS NOT NULL", severity, column=column)
 
 
 def unique(*columns: str, severity: Severity = "row") -> Check:
@@ -62,7 +63,7 @@ def unique(*columns: str, severity: Severity = "row") -> Check:
     """
     if not columns:
         raise DeclarationError("unique() needs the name of a column")
-    names = ", ".join(_quoted(column) for column in columns)
+    names = ", ".join(_column(column) for column in columns)
     return Check(f"row_number() OVER (PARTITION BY {names} ORDER BY _penstock_row) = 1", severity, column=columns[0])
 
 
@@ -70,7 +71,7 @@ def accepted(column: str, values: Sequence[str | int | float | bool | None], *, 
     """The column's value is one of `values`; None among them accepts rows without one."""
     if not isinstance(values, list | tuple) or not values:
         raise DeclarationError(f"accepted({column!r}, …) needs a list of values")
-    name = _quoted(column)
+    name = _column(column)
     wanted = ", ".join(_literal(value) for value in values if value is not None)
     either = [f"{name} IN ({wanted})"] if wanted else []
     either += [f"{name} IS NULL"] if None in values else []
@@ -95,13 +96,13 @@ def matches(expression: str, control: str, *, severity: Severity = "object") -> 
     return Check(expression, severity, over="object", control=control)
 
 
-def _quoted(name: str) -> str:
+def _column(name: str) -> str:
     if not isinstance(name, str) or not name:
         raise DeclarationError(f"a column is named by a text, not by {name!r}: not_null('id'), unique('id', 'day')")
-    return '"' + name.replace('"', '""') + '"'
+    return quoted(name)
 
 
 def _literal(value: str | int | float | bool) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else repr(value)
+    return literal(value) if isinstance(value, str) else repr(value)

@@ -132,5 +132,9 @@ class QueryRefused(Terminal):
     """The warehouse does not answer this query."""
 
 
+class TableMissing(QueryRefused):
+    """A table that the query names is not there: a dataset's is made with its first load."""
+
+
 class QueryTooLong(Terminal):
     """The query was stopped because it took too long."""

@@ -61,6 +61,43 @@ PAYLOADS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
 Who changes an emitter changes this: the lint tells by it which fields a template may name.
 """
 
+SENT: Mapping[str, str] = {
+    OBJECT_ARRIVED: "objects were recorded as new; for each object too where the dataset says `event_per_object`",
+    DATASET_PENDING: "something waits and no run is at it: the wake-up, sent again until a run takes the dataset",
+    DATASET_LOADED: "rows and markers are committed; one event for each transaction, which may be of many objects",
+    SCHEMA_CHANGED: "the remembered schema of a dataset has a new version",
+    OBJECT_QUARANTINED: "an object or a delivery went into quarantine",
+    OBJECT_LOST: "the warehouse no longer has what was loaded; it is loaded again where the store still has it",
+    DELIVERY_ACCEPTED: "a delivery was accepted for the first time, where the source says `event_per_delivery`",
+}
+"""When each event is sent."""
+
+FIELDS: Mapping[str, str] = {
+    "added": "columns that are new, each with `name` and `type`; the first 100",
+    "attempt": "how often it was sent, from 1 on",
+    "before": "the version before; 0: this is the first",
+    "bytes": "how many bytes it has, or they have together",
+    "cause": "the object that brought the change",
+    "columns": "how many columns there are now",
+    "dataset": "the dataset's name",
+    "delivery": "the delivery's id",
+    "format": "the format that the schema is of",
+    "generation": "which writing of the key it is",
+    "key": "the object's key",
+    "keys": "the keys of the first 10",
+    "object": "the name in ledger and warehouse: bucket/key@generation",
+    "objects": "how many objects",
+    "reason": "why, in words",
+    "rejected": "how many rows were put aside",
+    "request": "the id of the HTTP request, as in the access log",
+    "rows": "how many rows were loaded",
+    "run": "the flow run that did it",
+    "version": "the version that it is now",
+    "wakeup": "the wake-up's number",
+    "widened": "columns of a wider type, each with `name`, `from` and `to`; the first 100",
+}
+"""What each field of a payload says."""
+
 _NAMESPACE = uuid.UUID("7f0e3a58-52a8-5d0c-9a3c-6d1c8d0b7a11")
 
 

@@ -95,8 +95,13 @@ class Landing:
         """
         if self.dataset_for(key) is None:
             raise Refused(no_dataset(key, self._datasets))
-        self._store.put(self._bucket, key, data, size)
-        return self.seen(self._bucket, [key], Via.FLOW) > 0
+        try:
+            before = self._store.stat(self._bucket, key).etag
+        except ObjectMissing:
+            before = None
+        stat = self._store.put(self._bucket, key, data, size)
+        # The store's notification may be recorded first, and then there is nothing to record for what is new.
+        return self.seen(self._bucket, [key], Via.FLOW) > 0 or stat.etag != before
 
     def _seen(self, stat: Stat) -> Seen:
         dataset = self.dataset_for(stat.key)

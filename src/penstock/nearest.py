@@ -8,5 +8,6 @@ from collections.abc import Iterable
 
 def did_you_mean(found: object, words: Iterable[str], *, shown: str = "{!r}") -> str:
     """What to add to a message; nothing where no word is near. `shown` is how the word is written."""
-    near = difflib.get_close_matches(found.lower(), list(words), n=1) if isinstance(found, str) else []
-    return f"; did you mean {shown.format(near[0])}?" if near else ""
+    by_lower = {word.lower(): word for word in words}
+    near = difflib.get_close_matches(found.lower(), by_lower, n=1) if isinstance(found, str) else []
+    return f"; did you mean {shown.format(by_lower[near[0]])}?" if near else ""

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
-from functools import cache
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
-from pathlib import Path
 from typing import Any
 
 from penstock.checks import Check
 from penstock.dialects import Csv, Excel
 from penstock.model import NAME
 from penstock.nearest import did_you_mean
+from penstock.schedules import wrong_cron
 
 # Those that are one of a few words.
 WORDS: Mapping[str, tuple[str, ...]] = {
@@ -90,8 +88,8 @@ def _wrong(said: Mapping[str, Any]) -> Iterator[str]:
     for what, example in _SPANS.items():
         yield from _wrong_span(what, said[what], example)
     for cron in said["cron"]:
-        if not _is_cron(cron):
-            yield f"cron {cron!r} is no cron expression: minute, hour, day, month and weekday, such as '0 3 * * *'"
+        if wrong := wrong_cron(cron):
+            yield wrong
     yield from _wrong_number(said)
     if said["transform"] is not None and not callable(said["transform"]):
         yield f"transform {said['transform']!r} must be a function of an object's rows: transform=with_tax"
@@ -162,23 +160,3 @@ def _not_of_the_format(said: Mapping[str, Any]) -> Iterator[str]:
 
 def _is_number(found: object) -> bool:
     return isinstance(found, int | float) and not isinstance(found, bool)
-
-
-def _is_cron(text: str) -> bool:
-    """As Prefect judges when it takes a schedule."""
-    return bool(_croniter().is_valid(text)) and not {"r", "h"} & set(text.lower().split())
-
-
-@cache
-def _croniter() -> Any:
-    """Prefect's own, without Prefect, whose import takes more than a second."""
-    prefect = find_spec("prefect")
-    assert prefect is not None
-    assert prefect.submodule_search_locations
-    path = Path(prefect.submodule_search_locations[0]) / "_vendor" / "croniter" / "croniter.py"
-    spec = spec_from_file_location("_penstock_croniter", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.croniter

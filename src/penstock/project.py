@@ -19,6 +19,7 @@ from penstock.declarations import Bucket, Dataset, Folder
 from penstock.errors import DeclarationError
 from penstock.keys import may_overlap, prefixes, share_manifests, wrong_glob
 from penstock.model import RESERVED_PREFIX
+from penstock.nearest import did_you_mean
 from penstock.own_flows import OwnFlow, check_own_flows, own_flows
 from penstock.source_lines import line_of
 from penstock.sources import Source
@@ -50,7 +51,7 @@ class Project:
         for dataset in self.datasets:
             if dataset.name == name:
                 return dataset
-        raise DeclarationError(f"no dataset {name!r}; there are: {', '.join(d.name for d in self.datasets) or 'none'}")
+        raise DeclarationError(_unknown("dataset", name, [dataset.name for dataset in self.datasets]))
 
     def place(self, dataset: str, *where: str) -> tuple[str, int | None]:
         """The file that declares a dataset, and the line in which it says `where`: a field, and a key or item of it."""
@@ -61,7 +62,7 @@ class Project:
         for source in self.sources:
             if source.name == name:
                 return source
-        raise DeclarationError(f"no source {name!r}; there are: {', '.join(s.name for s in self.sources) or 'none'}")
+        raise DeclarationError(_unknown("source", name, [source.name for source in self.sources]))
 
 
 def load_project(root: Path, *, only: Sequence[str] = FOLDERS) -> Project:
@@ -72,7 +73,10 @@ def load_project(root: Path, *, only: Sequence[str] = FOLDERS) -> Project:
     """
     root = root.resolve()
     if not (root / "flows").is_dir():
-        raise DeclarationError(f"{root} is no penstock project: it has no folder flows/. Give one with --project DIR")
+        raise DeclarationError(
+            f"{root} is no penstock project: it has no folder flows/. Give one with --project DIR, or make one: "
+            "penstock new DIR"
+        )
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
     datasets: list[tuple[Path, Dataset]] = []
@@ -112,6 +116,10 @@ def load_project(root: Path, *, only: Sequence[str] = FOLDERS) -> Project:
         own_flows=tuple(own),
         consumers=check_own_flows(own, dataset_files),
     )
+
+
+def _unknown(what: str, name: str, names: Sequence[str]) -> str:
+    return f"no {what} {name!r}; there are: {', '.join(names) or 'none'}{did_you_mean(name, names)}"
 
 
 def _modules(root: Path, folder: str, *, besides: str = "") -> list[tuple[Path, ModuleType]]:

@@ -52,16 +52,20 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
 
     project: str = Field("", description="Name in resource ids and deployments; default: the folder's name")
-    project_dir: Path = Field(Path(), description="The folder with flows/, sensors/, webhook/, automations/")
+    project_dir: Path = Field(
+        Path(), description="The folder with flows/, sensors/, webhook/, automations/; default: here"
+    )
     home: Path = Field(Path(".penstock"), description="Where everything local is kept")
     inbox: Path = Field(Path("inbox"), description="The watched folder")
-    bucket: str = Field("landing", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+    bucket: str = Field(
+        "landing", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", description="The bucket that objects land in"
+    )
 
     s3_endpoint: str = Field("", description="host:port or URL of an S3 store; empty: `up` starts one")
-    s3_access_key: str = ""
-    s3_secret_key: SecretStr = SecretStr("")
-    s3_region: str = "us-east-1"
-    s3_secure: bool = False
+    s3_access_key: str = Field("", description="Access key of the store; `up` makes one for a store that it starts")
+    s3_secret_key: SecretStr = Field(SecretStr(""), description="The secret of the access key")
+    s3_region: str = Field("us-east-1", description="Region that requests to the store are signed for")
+    s3_secure: bool = Field(False, description="Whether an endpoint without http:// or https:// is asked by TLS")
     store: Literal["auto", "minio", "embedded"] = Field("auto", description="Which store `up` starts")
     bucket_events: Literal["listen", "webhook", "folder", "none"] = Field(
         "listen", description="How the store tells of new objects; without any, the bucket is listed every few seconds"
@@ -77,7 +81,7 @@ class Settings(BaseSettings):
     prefect_auth: SecretStr = Field(SecretStr(""), description="user:password of the Prefect server")
 
     host: str = Field("127.0.0.1", description="Where the webhook listens; loopback unless told otherwise")
-    port: int = Field(8484, ge=0, le=65535)
+    port: int = Field(8484, ge=0, le=65535, description="The port of the webhook")
     notify_token: SecretStr = Field(SecretStr(""), description="Bearer token of POST /notifications/s3")
     api_token: SecretStr = Field(
         SecretStr(""), description="Bearer token of readiness, metrics and own routes; on loopback none is asked for"
@@ -89,7 +93,9 @@ class Settings(BaseSettings):
     webhook_workers: int = Field(1, ge=1, le=64, description="How many processes serve the webhook")
     access_log: bool = Field(True, description="Whether each request of the webhook is a line on standard output")
 
-    lease_seconds: float = Field(30.0, gt=0, le=300)
+    lease_seconds: float = Field(
+        30.0, gt=0, le=300, description="How long a run that died keeps its dataset; one at work renews in time"
+    )
     stall_seconds: Seconds = Field(
         600.0,
         description="How long a run or a service may stand still before it is given up and started again; "
@@ -97,11 +103,13 @@ class Settings(BaseSettings):
     )
     wakeup_seconds: Seconds = Field(5.0, description="How long the first wake-up may stay unanswered; then doubled")
     verify_seconds: Seconds = Field(300.0, description="How often warehouse and ledger are compared")
-    batch_objects: int = Field(1000, ge=1, le=100_000)
-    batch_bytes: int = Field(256_000_000, ge=1)
+    batch_objects: int = Field(1000, ge=1, le=100_000, description="How many objects a run loads together at most")
+    batch_bytes: int = Field(256_000_000, ge=1, description="How many bytes of objects a run loads together at most")
     worker_limit: int = Field(4, ge=1, description="How many runs a worker has at once")
 
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="From which level on the processes log, to standard error"
+    )
 
     @property
     def proxies(self) -> list[Network]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
+from typing import TypeGuard
 
 _CALL = "Dataset"
 
@@ -17,8 +18,8 @@ def line_of(source: str, where: Sequence[str]) -> int | None:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
         return None
-    call = next((node for node in ast.walk(tree) if _is_dataset(node)), None)
-    if not isinstance(call, ast.Call):
+    call = next((node for node in ast.walk(tree) if _is_call(node, _CALL)), None)
+    if call is None:
         return None
     assigned = {
         target.id: node.value
@@ -36,12 +37,29 @@ def line_of(source: str, where: Sequence[str]) -> int | None:
     return node.lineno
 
 
-def _is_dataset(node: ast.AST) -> bool:
+def line_of_call(source: str, called: str, keyword: str, value: object) -> int | None:
+    """The line in which the first `called(…, keyword=value)` says that; None where none does."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError):
+        return None
+    said = (one for node in ast.walk(tree) if _is_call(node, called) for one in node.keywords)
+    return next(
+        (
+            one.value.lineno
+            for one in said
+            if one.arg == keyword and isinstance(one.value, ast.Constant) and one.value.value == value
+        ),
+        None,
+    )
+
+
+def _is_call(node: ast.AST, called: str) -> TypeGuard[ast.Call]:
     if not isinstance(node, ast.Call):
         return False
-    called = node.func
-    return (isinstance(called, ast.Name) and called.id == _CALL) or (
-        isinstance(called, ast.Attribute) and called.attr == _CALL
+    function = node.func
+    return (isinstance(function, ast.Name) and function.id == called) or (
+        isinstance(function, ast.Attribute) and function.attr == called
     )
 
 

@@ -1,24 +1,31 @@
-"""Opens the parts that the settings name. The rooms above get them from here; none reads settings for another."""
+"""Opens the parts that the settings name. The rooms above get them from here; none reads settings for another.
+
+A part is imported when it is opened: a command's help must not wait for SQLAlchemy and MinIO's client.
+"""
 
 from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from penstock.bell import bell_path, ring
 from penstock.errors import NotRunning, SettingsError
-from penstock.landing import Landing
-from penstock.ledger import Ledger
-from penstock.object_server import WEBHOOK_NAME
-from penstock.objects import ObjectStore
-from penstock.outbox.prefect_api import PrefectApi
 from penstock.project import Project
 from penstock.settings import Settings
 from penstock.warehouse.base import Warehouse
 
+if TYPE_CHECKING:
+    from penstock.landing import Landing
+    from penstock.ledger import Ledger
+    from penstock.objects import ObjectStore
+    from penstock.outbox.prefect_api import PrefectApi
+
 
 def open_store(settings: Settings) -> ObjectStore:
     """The object store. Raises NotRunning when none is configured and `up` does not run."""
+    from penstock.objects import ObjectStore
+
     if not settings.s3_endpoint:
         raise NotRunning("no object store: set PENSTOCK_S3_ENDPOINT, or start one with `penstock up`")
     return ObjectStore(
@@ -32,6 +39,8 @@ def open_store(settings: Settings) -> ObjectStore:
 
 def prepare_store(settings: Settings) -> bool:
     """Make the bucket, and have the store notify of new objects where it is to; returns whether it keeps versions."""
+    from penstock.object_server import WEBHOOK_NAME
+
     store = open_store(settings)
     versioned = store.ensure_bucket(settings.bucket)
     if settings.bucket_events == "webhook":
@@ -41,6 +50,8 @@ def prepare_store(settings: Settings) -> bool:
 
 def open_ledger(settings: Settings) -> Ledger:
     """The ledger, checked. Raises NotMigrated when it has another revision."""
+    from penstock.ledger import Ledger
+
     ledger = Ledger(settings.ledger, project=settings.project, ring=partial(ring, bell_path(settings.home)))
     ledger.check()
     return ledger
@@ -67,6 +78,8 @@ def open_warehouse(settings: Settings, *, wait_seconds: float = 60) -> Warehouse
 
 def open_landing(settings: Settings, project: Project, store: ObjectStore, ledger: Ledger) -> Landing:
     """The one way in, for sensors and webhook."""
+    from penstock.landing import Landing
+
     return Landing(
         store=store,
         ledger=ledger,
@@ -78,6 +91,8 @@ def open_landing(settings: Settings, project: Project, store: ObjectStore, ledge
 
 def open_prefect(settings: Settings) -> PrefectApi:
     """Prefect's server. Raises NotRunning when none is configured and `up` does not run."""
+    from penstock.outbox.prefect_api import PrefectApi
+
     if not settings.prefect_api_url:
         raise NotRunning("no Prefect server: set PENSTOCK_PREFECT_API_URL, or start one with `penstock up`")
     return PrefectApi(settings.prefect_api_url, settings.prefect_auth.get_secret_value())

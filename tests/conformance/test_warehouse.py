@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 from penstock import faults
-from penstock.errors import LeaseLost, QueryRefused, QueryTooLong
+from penstock.errors import LeaseLost, QueryRefused, QueryTooLong, TableMissing
 from penstock.warehouse.base import LoadPart, LoadResult, Warehouse
 from tests.conformance.warehouses import COLUMNS, ENDLESS, MAKERS, NOW, WarehouseBench, part, ref
 from tests.waiting import wait_for
@@ -395,10 +395,20 @@ def test_query_refuses_writes_and_files(warehouse: Warehouse, load: Load, tmp_pa
     load(A)
     file = tmp_path / "secret.csv"
     file.write_text("a\n1\n")
-    with pytest.raises(QueryRefused):
+    with pytest.raises(QueryRefused) as told:
         warehouse.query(sql.format(file=file), limit=10)
+    assert not isinstance(told.value, TableMissing)
     assert warehouse.count("sales") == 2
     assert file.read_text() == "a\n1\n"
+
+
+def test_a_table_that_is_not_there_yet_is_told_apart(warehouse: Warehouse, load: Load) -> None:
+    """Before the first load of anything, and of one dataset; a column that is not there is another matter."""
+    for loaded in (False, True):
+        if loaded:
+            load(A)
+        with pytest.raises(TableMissing, match="later" if loaded else "later|no warehouse"):
+            warehouse.query("SELECT count(*) FROM later", limit=1)
 
 
 def test_query_is_stopped_after_its_time(bench: WarehouseBench, load: Load) -> None:

@@ -182,6 +182,19 @@ def test_one_bad_object_stops_no_other(shop: Shop) -> None:
     assert "sales/04.csv" in bad[0], "a row that was put aside stays put aside"
 
 
+def test_what_cannot_be_read_has_the_declared_columns(shop: Shop) -> None:
+    """Before anything was loaded, too: a loop over all objects finds the columns that the dataset names."""
+    (shop.parts.folder / "flows" / "bills.py").write_text(
+        'from penstock import Dataset\n\nDATASET = Dataset(name="bills", columns={"id": "BIGINT", "day": "DATE"})\n'
+    )
+    for name in ("sales", "bills"):
+        shop.put(f"{name}/01.csv", b"\x00\x01\x02 not text")
+    with penstock.claim("bills") as bills, penstock.claim("sales") as sales:
+        assert bills.objects[0].arrow().schema == pa.schema([("id", pa.int64()), ("day", pa.date32())])
+        assert sales.objects[0].arrow().column_names == []
+    assert not bills.busy
+
+
 def test_rows_of_the_whole_batch(shop: Shop) -> None:
     """A total belongs to the first object; the others bring nothing, have markers, and are loaded."""
     shop.arrive(1, 2, 3)
@@ -318,6 +331,7 @@ def test_two_at_once(shop: Shop) -> None:
     with penstock.claim("sales") as first:
         with penstock.claim("sales") as second:
             assert not second
+            assert second.busy
             with pytest.raises(PenstockError, match="if claim:"):
                 second.load([{"id": 1}])
         shop.arrive(2)

@@ -247,7 +247,7 @@ def test_ls(desk: Desk) -> None:
     assert [one["delivery"] for one in desk.facts("ls", "--source", "shop")["deliveries"]] == ["d3", "d1", "d0"]
     first = desk.facts("ls", "--limit", "3")
     assert first["more"] is True
-    assert f"--before {first['deliveries'][-1]['number']}" in desk.run("ls", "--limit", "3").stdout
+    assert f"--before {first['deliveries'][-1]['number']}" in desk.run("ls", "--limit", "3").stderr
     rest = desk.facts("ls", "--before", str(first["deliveries"][-1]["number"]))
     assert ([one["delivery"] for one in rest["deliveries"]], rest["more"]) == (["d0"], False)
     assert desk.facts("ls", "--state", "loaded")["deliveries"] == []

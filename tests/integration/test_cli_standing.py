@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from filelock import FileLock
 
 from penstock.cli import in_the_table
@@ -91,9 +91,13 @@ class Desk:
 
     def run(self, *words: str) -> str:
         """What a command says, all on one line."""
+        return self.result(*words).stdout
+
+    def result(self, *words: str) -> Result:
+        """What it says, and what beside it."""
         result = CliRunner(env={"COLUMNS": "80"}).invoke(cli, ["--project", str(self.folder), *words])
         assert result.exception is None, result.output
-        return result.stdout
+        return result
 
     def facts(self, *words: str) -> Any:
         """What a command says with --json."""
@@ -178,7 +182,7 @@ def test_while_nothing_runs_every_command_says_so(desk: Desk) -> None:
     assert f"nothing old waits that is known of, and {told}" in desk.run("backfill")
     assert "down; start: penstock up" in desk.run("status")
     desk.end("sales", State.QUARANTINED, reason="bad")
-    assert desk.run("replay", "sales/a.csv").endswith(f"Next: {told}\n")
+    assert desk.result("replay", "sales/a.csv").stderr == f"Next: {told}\n"
     # An `up` that was killed leaves its file.
     gone = {"pid": 2**22 + 1, "PENSTOCK_PREFECT_API_URL": "http://127.0.0.1:1/api"}
     write_made(desk.home, RUNTIME_FILE, gone)

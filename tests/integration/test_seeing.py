@@ -260,7 +260,7 @@ def test_an_automation_made_by_hand_becomes_code(parts: PrefectParts) -> None:
         ],
     )
     try:
-        assert told(parts, "import", name) == "automations/by_hand.py declares 'demo: by hand'. Next: penstock plan\n"
+        assert told(parts, "import", name) == "automations/by_hand.py declares 'demo: by hand'.\n"
         code = (parts.folder / "automations" / "by_hand.py").read_text()
         assert 'run_deployment("shop/nightly", n=1)' in code
         planned = penstock(parts, "plan", "--json")

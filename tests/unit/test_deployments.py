@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect import flow
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 
 from penstock.declarations import Dataset
@@ -17,6 +19,7 @@ from penstock.flows.deployments import (
     wanted_deployment,
     wanted_schedules,
 )
+from penstock.own_flows import Deployment, OwnFlow
 from penstock.settings import Settings
 
 TAG = "penstock:shop"
@@ -129,6 +132,75 @@ def test_a_schedule_of_any_kind_is_told() -> None:
         there["schedules"][1]["schedule"] = by_hand
         ((change,), _) = plan_deployments([SALES], {SALES.name: there}, tag=TAG)
         assert [difference.path for difference in change.differences] == ["schedules"]
+
+
+@flow
+def sync() -> None:
+    """A flow of the project's own."""
+
+
+def deployed(**options: Any) -> Wanted:
+    own = OwnFlow(declared=Deployment(flow=sync, **options), file=Path("flows/a.py"), entrypoint="flows.a.sync")
+    return all_wanted([], Settings(project="shop"), [own])[0]
+
+
+def limited(wanted: Wanted, limit: int | None, collision: str | None = None, **changed: Any) -> dict[str, Any]:
+    """A deployment on the server with this limit."""
+    return on_server(
+        wanted,
+        concurrency_limit=None,
+        global_concurrency_limit=None if limit is None else {"limit": limit, "active": True},
+        concurrency_options=None if collision is None else {"collision_strategy": collision},
+        **changed,
+    )
+
+
+@pytest.mark.parametrize(
+    ("limit", "collision", "paths"),
+    [
+        (1, "CANCEL_NEW", []),
+        (2, "CANCEL_NEW", ["concurrency_limit"]),
+        (1, "ENQUEUE", ["collision"]),
+        (None, None, ["collision", "concurrency_limit"]),
+    ],
+)
+def test_a_declared_limit_is_compared(limit: int | None, collision: str | None, paths: list[str]) -> None:
+    """What differs from the declared limit, or from what becomes of a run beyond it, is put back."""
+    wanted = deployed(concurrency_limit=1, collision="cancel_new")
+    ((change,), _) = plan_deployments([wanted], {wanted.name: limited(wanted, limit, collision)}, tag=TAG)
+    assert change.kind == ("update" if paths else "unchanged")
+    assert [difference.path for difference in change.differences] == paths
+
+
+def test_a_limit_that_nothing_declares_is_its_operators() -> None:
+    """Where the declaration says none, that of the server stays; a new one has none."""
+    wanted = deployed()
+    ((change,), _) = plan_deployments([wanted], {wanted.name: limited(wanted, 3, "CANCEL_NEW")}, tag=TAG)
+    assert change.kind == "unchanged"
+    ((created,), _) = plan_deployments([wanted], {}, tag=TAG)
+    assert created.new is not None
+    assert created.new["concurrency_limit"] is None
+
+
+@pytest.mark.parametrize(
+    ("rule", "there", "same"),
+    [
+        ("FREQ=DAILY;BYHOUR=6", "DTSTART:20200101T000000\nFREQ=DAILY;BYHOUR=6", True),
+        ("FREQ=DAILY;BYHOUR=6", "DTSTART:20210101T000000\nFREQ=DAILY;BYHOUR=6", False),
+        ("FREQ=MINUTELY;INTERVAL=7", "DTSTART:20200101T000700\nFREQ=MINUTELY;INTERVAL=7", True),
+        ("FREQ=MINUTELY;INTERVAL=7", "DTSTART:20200101T000800\nFREQ=MINUTELY;INTERVAL=7", False),
+        ("FREQ=MINUTELY;COUNT=7", "DTSTART:20200101T000700\nFREQ=MINUTELY;COUNT=7", False),
+    ],
+)
+def test_where_prefect_lets_a_rule_begin_is_no_difference(rule: str, there: str, same: bool) -> None:
+    """It writes a beginning into a rule that has none, for frequent ones another one each time it is asked."""
+    wanted = deployed(rrule=[rule])
+    found = on_server(wanted)
+    found["schedules"][0]["schedule"]["rrule"] = there
+    ((change,), _) = plan_deployments([wanted], {wanted.name: found}, tag=TAG)
+    assert (change.kind == "unchanged") is same
+    assert change.new is not None
+    assert change.new["schedules"] == [f"rrule {rule}"]
 
 
 def test_all_paused_stays_paused_when_it_is_scheduled_otherwise() -> None:

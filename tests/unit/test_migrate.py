@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("PENSTOCK_LEDGER_URL", raising=False)
     monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path))
     monkeypatch.setenv("PENSTOCK_PROJECT", "shop")
+    (tmp_path / "flows").mkdir()
     return tmp_path
 
 
@@ -81,3 +83,10 @@ def test_a_newer_ledger_is_left_as_it_is(home: Path) -> None:
     with engine.begin() as connection:
         assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == ["9999"]
     engine.dispose()
+
+
+def test_a_program_is_told_too(home: Path) -> None:
+    """From which revision to which, and the steps between."""
+    made_by_an_older_one(home, "0004")
+    told = json.loads(CliRunner().invoke(migrate, ["--json"], obj=home).stdout)
+    assert (told["before"], told["after"], told["steps"][0][: len(_WAITING)]) == ("0004", HEAD, _WAITING)

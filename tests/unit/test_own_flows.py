@@ -93,7 +93,7 @@ def test_a_file_may_declare_a_dataset_and_flows(loaded: Callable[..., Project]) 
         ),
         pytest.param(
             {"a": "DEPLOYMENTS = [Deployment(flow=analyse, consumes='logs')]"},
-            "flows/a.py: the flow analyse consumes the dataset 'logs', which flows/ lacks",
+            "flows/a.py:9: the flow analyse consumes the dataset 'logs', which flows/ lacks",
             id="no such dataset",
         ),
         pytest.param(
@@ -128,8 +128,31 @@ def test_what_cannot_be_deployed_is_named_with_its_file(
         pytest.param({"name": "a", "consumes": "b"}, "leave out name=", id="name and consumes"),
         pytest.param({"name": "A b"}, "use a-z", id="name"),
         pytest.param({"every": timedelta(0)}, "more than no time", id="every"),
+        pytest.param({"every": 45}, "must be a timedelta: every=timedelta", id="every is no span"),
         pytest.param({"cron": "0 3 * * *"}, "cron is a list", id="cron"),
+        pytest.param({"cron": ["never"]}, "no cron expression: minute, hour", id="cron expression"),
+        pytest.param({"cron": ["H 3 * * *"]}, "no cron expression", id="cron by chance"),
+        pytest.param({"rrule": ["FREQ=DAYLY"]}, "did you mean DAILY", id="frequency"),
+        pytest.param({"rrule": ["FREQ=DAILY;INTERVALL=2"]}, "no INTERVALL; did you mean INTERVAL", id="part"),
+        pytest.param({"rrule": ["FREQ=MINUTELY;INTERVAL=0"]}, "from 1 on", id="interval"),
+        pytest.param({"rrule": ["every day"]}, "not like NAME=VALUE", id="no rule"),
+        pytest.param({"rrule": ["FREQ=DAILY;BYHOUR=27"]}, "hour must be in", id="hour"),
+        pytest.param({"rrule": [f"RDATE:{'20260101T000000,' * 500}"]}, "may have 6500", id="long rule"),
+        pytest.param({"rrule": [7]}, "must be a list of texts", id="rule is no text"),
         pytest.param({"timezone": "Europe/Berlin"}, "there is neither", id="timezone"),
+        pytest.param({"cron": ["0 3 * * *"], "timezone": "berlin"}, "did you mean 'Europe/Berlin'", id="city"),
+        pytest.param({"cron": ["0 3 * * *"], "timezone": "Europe/Berln"}, "did you mean 'Europe/Berlin'", id="zone"),
+        pytest.param({"parameters": {"faktor": 2}}, "takes no parameter 'faktor'; it takes: factor; did", id="param"),
+        pytest.param({"parameters": ["factor"]}, "must be values by name", id="parameters"),
+        pytest.param({"concurrency_limit": 0}, "number of runs, from 1 on", id="limit"),
+        pytest.param({"concurrency_limit": True}, "number of runs, from 1 on", id="limit is no number"),
+        pytest.param({"concurrency_limit": 1, "collision": "cancel"}, "did you mean 'cancel_new'", id="collision"),
+        pytest.param({"collision": "cancel_new"}, "there is none", id="collision without a limit"),
+        pytest.param(
+            {"flow": analyse.with_options(retry_delay_seconds=[5, 60])},  # type: ignore[arg-type]
+            "is one number",
+            id="retry delays",
+        ),
     ],
 )
 def test_a_declaration_that_cannot_work_is_refused(options: dict[str, Any], says: str) -> None:
@@ -141,18 +164,33 @@ def test_a_declaration_that_cannot_work_is_refused(options: dict[str, Any], says
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ("parameters={'faktor': 2}", "takes no parameter 'faktor'; it takes: factor"),
-        ("cron=['never']", "a schedule of the flow analyse"),
-        ("rrule=['never']", "a schedule of the flow analyse"),
+        ("parameters={'faktor': 2}", "takes no parameter 'faktor'; it takes: factor; did you mean 'factor'?"),
+        ("cron=['never']", "cron 'never' is no cron expression"),
+        ("rrule=['FREQ=DAYLY']", "did you mean DAILY?"),
+        ("evry=timedelta(1)", "Deployment has no evry; did you mean every=?"),
     ],
-    ids=["parameter", "cron", "rrule"],
+    ids=["parameter", "cron", "rrule", "field"],
 )
-def test_what_prefect_would_refuse_is_named(loaded: Callable[..., Project], options: str, says: str) -> None:
-    """Parameters and schedules are checked when the deployments are made up, with the file's name."""
-    project = loaded(a=f"DEPLOYMENTS = [Deployment(flow=analyse, {options})]")
-    with pytest.raises(DeclarationError, match=says) as raised:
-        all_wanted(project.datasets, Settings(project="shop"), project.own_flows)
-    assert str(raised.value).startswith("flows/a.py: ")
+def test_a_wrong_declaration_is_named_with_file_and_line(
+    loaded: Callable[..., Project], options: str, says: str
+) -> None:
+    """What cannot be deployed is refused when the project is loaded, at the line of its Deployment."""
+    line = 1 + len((_HEAD + "DEPLOYMENTS = [").splitlines())
+    with pytest.raises(DeclarationError) as raised:
+        loaded(a=f"DEPLOYMENTS = [\n    Deployment(flow=analyse, {options}),\n]")
+    assert str(raised.value).startswith(f"flows/a.py:{line}: ")
+    assert says in str(raised.value)
+
+
+def test_schedules_that_prefect_takes_are_taken(loaded: Callable[..., Project]) -> None:
+    """Several at once, each in its zone; rules of several lines, with a beginning, and in small letters."""
+    project = loaded(
+        a="DEPLOYMENTS = [Deployment(flow=analyse, every=timedelta(seconds=45), cron=['@daily', '0 3 * * 1-5'], "
+        "rrule=['freq=weekly;byday=mo', 'DTSTART:20260101T060000\\nRRULE:FREQ=DAILY;COUNT=3\\nEXDATE:20260102T060000'],"
+        " timezone='Europe/Berlin')]"
+    )
+    own = all_wanted(project.datasets, Settings(project="shop"), project.own_flows)[0]
+    assert len(own.schedules) == 5
 
 
 def test_an_automation_for_the_wrong_flow_is_an_error() -> None:

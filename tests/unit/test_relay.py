@@ -427,6 +427,7 @@ class TestUnanswered:
         [
             (Reach(deployment="d1", automation="paused"), "paused"),
             (Reach(deployment="d1", automation="none"), "no automation.*penstock apply"),
+            (Reach(deployment="d1", automation="scheduled"), "no automation.*the next run of its schedule"),
             (Reach(deployment=None, automation="none"), "ingest/p.sales does not exist.*penstock apply"),
         ],
     )
@@ -686,9 +687,25 @@ class TestPrefectApi:
         def handler(request: httpx.Request) -> httpx.Response:
             if request.method == "GET":
                 assert request.url.path == "/api/deployments/name/ingest/p.sales"
-                return httpx.Response(200, json={"id": "d1"})
+                return httpx.Response(200, json={"id": "d1", "paused": False, "schedules": []})
             asked = json.loads(request.content)
             return httpx.Response(200, json=automations[asked["offset"] : asked["offset"] + asked["limit"]])
+
+        found = api(handler).reach(flow="ingest", deployment="p.sales")
+        assert found == Reach(deployment="d1", automation=expected)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(
+        ("paused", "active", "expected"),
+        [(False, [False, True], "scheduled"), (False, [False], "none"), (True, [True], "none")],
+    )
+    def test_a_deployment_that_time_runs(self, paused: bool, active: list[bool], expected: str) -> None:
+        """Without an automation, a schedule that is active runs it, unless the deployment is paused."""
+
+        def handler(request: httpx.Request) -> httpx.Response:
+            if request.method == "GET":
+                schedules = [{"active": one} for one in active]
+                return httpx.Response(200, json={"id": "d1", "paused": paused, "schedules": schedules})
+            return httpx.Response(200, json=[])
 
         found = api(handler).reach(flow="ingest", deployment="p.sales")
         assert found == Reach(deployment="d1", automation=expected)  # type: ignore[arg-type]

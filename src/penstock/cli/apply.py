@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
 from penstock.cli.faulty import refuse_faulty
+from penstock.cli.output import aside, results
 from penstock.cli.planning import carry_out, make_plan, refuse_errors, with_prefect
 from penstock.cli.show_plan import plan_lines
 from penstock.errors import PenstockError, ServerChanged, SettingsError
@@ -64,7 +64,7 @@ def apply(project_dir: Path, plan_file: Path | None, prune: bool, yes: bool, for
     settings = load_settings(project_dir)
     kept = _kept(plan_file) if plan_file else None
     refuse_faulty(settings, load_project(settings.project_dir, only=["flows"]))
-    console = Console(highlight=False, emoji=False)
+    console = results()
     done: list[Change] = []
 
     def agree(plan: Plan) -> None:
@@ -91,7 +91,8 @@ def apply(project_dir: Path, plan_file: Path | None, prune: bool, yes: bool, for
         facts = [{"what": one.what, "name": one.name, "done": _DONE[one.kind]} for one in plan.changes]
         click.echo(json.dumps(facts, indent=2))
         return
-    click.echo(f"{len(done)} changed, {plan.count('unchanged')} unchanged. Next: penstock status")
+    click.echo(f"{len(done)} changed, {plan.count('unchanged')} unchanged.")
+    aside("Next: penstock status")
 
 
 def _kept(path: Path) -> dict[str, Any]:

@@ -6,15 +6,17 @@ import json
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 
-from penstock.automations.history import Past, owned_by, past_of
+from penstock.cli.output import aside, results
 from penstock.cli.show import cell, moment, table
 from penstock.errors import NotRunning
-from penstock.outbox.prefect_history import EXECUTED, FAILED, TRIGGERED, PrefectHistory
 from penstock.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from penstock.automations.history import Past
 
 _LATELY = timedelta(days=1)
 # How far back the last firing is looked for; servers keep their events for 7 days, unless told otherwise.
@@ -27,17 +29,20 @@ _EVER = timedelta(days=30)
 @click.pass_obj
 def automations(project_dir: Path, everyone: bool, as_json: bool) -> None:
     """The project's automations on the server: when they fired, what they did in the last 24 hours, what failed."""
+    from penstock.automations.history import owned_by
+
     settings = load_settings(project_dir)
     lines, complete = _read(settings, datetime.now(UTC))
     shown = lines if everyone else owned_by(lines, settings.project)
     if as_json:
         click.echo(json.dumps([asdict(line) for line in shown], indent=2, default=str))
         return
-    console = Console(highlight=False, emoji=False)
+    console = results()
     if shown:
         console.print(_table(shown, settings.project))
     else:
-        console.print(f"{cell(settings.project)} has no automations there. To apply what is declared: penstock apply")
+        console.print(f"{cell(settings.project)} has no automations there.")
+        aside("To apply what is declared: penstock apply")
     for line in shown:
         if line.reason is not None and line.last_failed is not None:
             console.print(
@@ -45,12 +50,15 @@ def automations(project_dir: Path, everyone: bool, as_json: bool) -> None:
                 soft_wrap=True,
             )
     if not complete:
-        console.print("There are more failures than were read; the reasons of the oldest are missing.")
+        aside("There are more failures than were read; the reasons of the oldest are missing.")
     if hidden := len(lines) - len(shown):
-        console.print(f"[dim]{hidden} of others: penstock automations --all[/dim]")
+        aside(f"{hidden} of others: penstock automations --all")
 
 
 def _read(settings: Settings, now: datetime) -> tuple[list[Past], bool]:
+    from penstock.automations.history import past_of
+    from penstock.outbox.prefect_history import EXECUTED, FAILED, TRIGGERED, PrefectHistory
+
     if not settings.prefect_api_url:
         raise NotRunning("no Prefect server: set PENSTOCK_PREFECT_API_URL, or start one with `penstock up`")
     # A minute for a server whose clock is ahead.

@@ -6,22 +6,25 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
+from penstock.cli.completing import datasets
+from penstock.cli.output import results
 from penstock.cli.running import NOTHING_RUNS, nothing_runs
 from penstock.cli.show import moment, table
 from penstock.declarations import Backfill, Dataset
 from penstock.errors import DeclarationError
-from penstock.ledger.backlog import Progress
 from penstock.settings import load_settings
 from penstock.wiring import open_ledger
 
+if TYPE_CHECKING:
+    from penstock.ledger.backlog import Progress
+
 
 @click.command()
-@click.argument("dataset", required=False)
+@click.argument("dataset", required=False, shell_complete=datasets)
 @click.option("--json", "as_json", is_flag=True, help="Print facts for a program.")
 @click.pass_obj
 def backfill(project_dir: Path, dataset: str | None, as_json: bool) -> None:
@@ -36,7 +39,7 @@ def backfill(project_dir: Path, dataset: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([_facts(*one) for one in found], indent=2, default=str))
         return
-    console = Console(highlight=False, emoji=False)
+    console = results()
     columns = ["dataset", "done", "left", "failed", "last 10 min", "waiting from", "to"]
     rows = [[p.dataset, p.done, p.left, p.failed, p.recently, p.oldest, p.newest] for _, p in found]
     console.print(table(columns, rows))

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from penstock.declarations import Dataset
 from penstock.dialects import Csv, Excel
 from penstock.errors import DeclarationError
-from penstock.formats.names import normalised, quoted
+from penstock.formats.names import normalised
 from penstock.formats.packed import bare_name
 from penstock.keys import may_overlap
 from penstock.model import NAME, Column
+from penstock.quoting import quoted
 
 _WIDTH = 88
 _LONGEST = 50

@@ -9,29 +9,33 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from penstock.cli import delivery_body
+from penstock.cli import completing, delivery_body
 from penstock.cli.delivery_body import call, named, one_of, shown, write_raw
+from penstock.cli.known import check_dataset
 from penstock.cli.next_steps import next_of
+from penstock.cli.output import aside, results
 from penstock.cli.replay import replay_selection, when
 from penstock.cli.show import STYLES, cell, moment, printable, table
 from penstock.cli.show_refused import refused_facts, refused_lines
 from penstock.errors import PenstockError, Terminal
-from penstock.ledger import Ledger
-from penstock.ledger.delivered import Delivered
-from penstock.ledger.rejections import Kept
-from penstock.ledger.replay import Selection
 from penstock.model import State
+from penstock.nearest import did_you_mean
 from penstock.project import load_project
 from penstock.settings import Settings, load_settings
 from penstock.sources import Source
 from penstock.wiring import open_ledger, open_store
+
+if TYPE_CHECKING:
+    from penstock.ledger import Ledger
+    from penstock.ledger.delivered import Delivered
+    from penstock.ledger.rejections import Kept
 
 # So many columns of a list are always printed: time, source, id and the next two.
 _COLUMNS = 5
@@ -44,8 +48,8 @@ def deliveries() -> None:
 
 
 @deliveries.command()
-@click.option("--source", help="Only of this source.")
-@click.option("--dataset", help="Only of this dataset.")
+@click.option("--source", shell_complete=completing.sources, help="Only of this source.")
+@click.option("--dataset", shell_complete=completing.datasets, help="Only of this dataset.")
 @click.option("--state", type=click.Choice([state.value for state in State]), help="Only what is so.")
 @click.option("--since", metavar="WHEN", callback=when, help="Came at or after WHEN, as 2h, 7d or a date.")
 @click.option("--before", type=click.IntRange(1), metavar="NUMBER", help="The next page: what came before this number.")
@@ -92,6 +96,8 @@ def ls(
             raise click.BadParameter(f"no delivery has the number {before}", param_hint="--before") from None
     if source is not None and not found:
         _check_source(settings, ledger, source)
+    if dataset is not None and not found:
+        check_dataset(settings, dataset)
     page, more = found[:limit], len(found) > limit
     if as_json:
         told = [_facts(one) for one in page]
@@ -111,13 +117,15 @@ def _check_source(settings: Settings, ledger: Ledger, source: str) -> None:
     if source not in declared:
         raise click.BadParameter(
             f"no file in webhook/ declares {source!r}, and nothing of it is in the ledger; there are: "
-            f"{', '.join(declared) or 'none'}",
+            f"{', '.join(declared) or 'none'}{did_you_mean(source, declared)}",
             param_hint="--source",
         )
 
 
 def _print_page(page: Sequence[Delivered | Kept], more: bool) -> None:
-    console = Console(highlight=False)
+    from penstock.ledger.rejections import Kept
+
+    console = results()
     rows: list[list[Any]] = []
     for one in page:
         if isinstance(one, Kept):
@@ -131,8 +139,8 @@ def _print_page(page: Sequence[Delivered | Kept], more: bool) -> None:
     else:
         _print_table(console, ["time", "source", "id", "dataset", "state", "bytes"], rows)
     if more:
-        console.print(f"There are more: --before {page[-1].number}, or a larger --limit", soft_wrap=True)
-    console.print("One of them: penstock deliveries show ID", soft_wrap=True)
+        aside(f"There are more: --before {page[-1].number}, or a larger --limit")
+    aside("One of them: penstock deliveries show ID")
 
 
 def _print_table(console: Console, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -154,14 +162,16 @@ def _print_table(console: Console, columns: Sequence[str], rows: Sequence[Sequen
 
 
 @deliveries.command(epilog=_ID)
-@click.argument("id", metavar="ID")
-@click.option("--source", help="Of this source.")
+@click.argument("id", metavar="ID", shell_complete=completing.deliveries)
+@click.option("--source", shell_complete=completing.sources, help="Of this source.")
 @click.option("--rejected", is_flag=True, help="ID is the number of one that was refused.")
 @click.option("--body", "raw", is_flag=True, help="Write the body's bytes, and nothing else.")
 @click.option("--json", "as_json", is_flag=True, help="Print facts for a program, the whole body among them.")
 @click.pass_obj
 def show(project_dir: Path, id: str, source: str | None, rejected: bool, raw: bool, as_json: bool) -> None:
     """What came with ID: facts, headers, and the beginning of the body."""
+    from penstock.ledger.rejections import Kept
+
     if raw and as_json:
         raise click.UsageError("--body writes bytes and --json writes facts: say one of them")
     settings = load_settings(project_dir)
@@ -197,7 +207,9 @@ def _tell(
     body: bytes | None,
     trouble: str | None,
 ) -> None:
-    console = Console(highlight=False)
+    from penstock.ledger.rejections import Kept
+
+    console = results()
     for line in refused_lines(one) if isinstance(one, Kept) else _accepted_lines(one):
         console.print(line, soft_wrap=True)
     told = [f"content type {content_type}"] if content_type else []
@@ -229,8 +241,8 @@ def _accepted_lines(one: Delivered) -> Iterator[str]:
 
 
 @deliveries.command(epilog=_ID)
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
-@click.option("--source", help="Of this source.")
+@click.argument("ids", metavar="ID...", nargs=-1, required=True, shell_complete=completing.deliveries)
+@click.option("--source", shell_complete=completing.sources, help="Of this source.")
 @click.option("--to", "url", metavar="URL", help="Post to this URL instead, for debugging.")
 @click.option("--unsigned/--signed", default=None, help="With --to: without, or with, a fresh signature of the source.")
 @click.option("--rejected", is_flag=True, help="IDs are numbers of what was refused; only with --to.")
@@ -260,6 +272,10 @@ def replay(
 
     Exit code: 0 all done, 1 something was refused, not found, or not answered with 2xx, 2 wrong usage.
     """
+    from penstock.ledger.delivered import Delivered
+    from penstock.ledger.rejections import Kept
+    from penstock.ledger.replay import Selection
+
     if url is None and unsigned is not None:
         raise click.UsageError("--signed and --unsigned are for --to")
     if url is not None and force:
@@ -284,6 +300,8 @@ def _meant(
     ledger: Ledger, ids: Sequence[str], source: str | None, rejected: bool, *, several: bool
 ) -> list[Delivered | Kept]:
     """What the ids mean; with `several` a request means all that it brought. Raises NotMeant."""
+    from penstock.ledger.delivered import Delivered
+
     meant: list[Delivered | Kept] = []
     for id in ids:
         found = named(ledger, id, source=source, rejected=rejected)
@@ -337,6 +355,7 @@ def _post(
 ) -> tuple[dict[str, Any], bool]:
     """Post one: what came of it, and whether it was taken. Raises PenstockError where it cannot be posted."""
     from penstock.cli import post_to
+    from penstock.ledger.rejections import Kept
 
     name = one.rejected.source if isinstance(one, Kept) else one.source
     declared = sources.get(name)
@@ -369,6 +388,8 @@ def _posted(facts: Mapping[str, Any]) -> str:
 
 def _to_post(settings: Settings, one: Delivered | Kept) -> tuple[str, bytes, str, dict[str, str]]:
     """Id, body, content type and kept headers. Raises Terminal where the body is not whole any more."""
+    from penstock.ledger.rejections import Kept
+
     if isinstance(one, Kept):
         rejected = one.rejected
         if len(rejected.body) < rejected.bytes:
@@ -379,4 +400,6 @@ def _to_post(settings: Settings, one: Delivered | Kept) -> tuple[str, bytes, str
 
 
 def _facts(one: Delivered | Kept) -> dict[str, Any]:
+    from penstock.ledger.rejections import Kept
+
     return refused_facts(one) if isinstance(one, Kept) else {**asdict(one), "name": one.name}

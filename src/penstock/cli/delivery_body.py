@@ -7,16 +7,18 @@ import json
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from penstock import envelope
 from penstock.cli.show import printable
 from penstock.errors import ObjectMissing, Terminal, Unreadable
-from penstock.ledger import Ledger
-from penstock.ledger.delivered import Delivered
-from penstock.ledger.rejections import Kept
 from penstock.model import Delivery, media_type
-from penstock.objects import ObjectStore
+
+if TYPE_CHECKING:
+    from penstock.ledger import Ledger
+    from penstock.ledger.delivered import Delivered
+    from penstock.ledger.rejections import Kept
+    from penstock.objects import ObjectStore
 
 SHOWN_BYTES = 4096
 REJECTED = "rejected/"
@@ -73,6 +75,8 @@ def one_of(text: str, found: list[Delivered | Kept]) -> Delivered | Kept:
 
 def call(one: Delivered | Kept) -> str:
     """By what it is meant and no other."""
+    from penstock.ledger.rejections import Kept
+
     return f"{REJECTED}{one.number}" if isinstance(one, Kept) else f"{one.source}:{one.delivery}"
 
 

@@ -14,24 +14,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-import httpx
 from rich.console import Console
 
 from penstock.cli.main import start_logging
+from penstock.cli.output import results
 from penstock.cli.show import table
-from penstock.cli.stack import Stack, running_stack
 from penstock.errors import SettingsError
-from penstock.ledger import Ledger
-from penstock.ledger.database import utc_now
-from penstock.ledger.facts import Story
 from penstock.model import State
 from penstock.project import FOLDERS
 from penstock.settings import load_settings
 from penstock.testing.sales import sales_csv
-from penstock.webhook import verify
 from penstock.wiring import open_ledger, open_store, open_warehouse
+
+if TYPE_CHECKING:
+    from penstock.cli.stack import Stack
+    from penstock.ledger import Ledger
+    from penstock.ledger.facts import Story
 
 _DEADLINE_SECONDS = 60.0
 _DONE = frozenset(State) - {State.PENDING, State.CLAIMED}
@@ -67,12 +68,20 @@ class Answer:
 
 
 @click.command()
-@click.option("--store", type=click.Choice(["embedded", "minio"]), default="embedded", show_default=True)
+@click.option(
+    "--store",
+    type=click.Choice(["embedded", "minio"]),
+    default="embedded",
+    show_default=True,
+    help="Which object store it starts.",
+)
 @click.option("--keep", is_flag=True, help="Keep the temporary folder, to look around in it.")
 @click.pass_obj
 def demo(project_dir: Path, store: str, keep: bool) -> None:
     """Drop real files, post signed webhooks, and show what became of each."""
-    console = Console(highlight=False)
+    from penstock.cli.stack import running_stack
+
+    console = results()
     start_logging("ERROR")
     data = load_settings(project_dir).project_dir / "examples" / "data"
     if not data.is_dir():
@@ -121,6 +130,8 @@ def _clean_environment(store: str) -> dict[str, str]:
 
 
 def _act(console: Console, stack: Stack, data: Path, ledger: Ledger) -> tuple[list[Step], list[Answer]]:
+    from penstock.ledger.database import utc_now
+
     inbox = stack.settings.inbox
     steps: list[Step] = []
     answers: list[Answer] = []
@@ -175,6 +186,11 @@ def _move_in(source: Path, target: Path) -> None:
 
 
 def _post(stack: Stack, what: str, body: bytes, delivery: str, *, expected: str, forged: bool = False) -> Answer:
+    import httpx
+
+    from penstock.ledger.database import utc_now
+    from penstock.webhook import verify
+
     source = stack.project.source("github")
     secret = "forged" if forged else stack.settings.resolve_secret(source.verify.secrets[0])
     headers = {

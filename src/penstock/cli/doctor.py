@@ -11,18 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
-from rich.console import Console
 
-from penstock import object_server
 from penstock.cli.faulty import refuse_faulty
+from penstock.cli.output import results
 from penstock.cli.show import table
 from penstock.errors import PenstockError
 from penstock.project import Project, load_project
 from penstock.settings import Settings, load_settings, masked, provenance
-from penstock.webhook import choice
-from penstock.webhook.guard import is_loopback
-from penstock.webhook.secrets import open_secrets, remedy
-from penstock.webhook.verify import usable
 from penstock.wiring import open_ledger, open_prefect, open_store, open_warehouse
 
 
@@ -47,7 +42,7 @@ def doctor(project_dir: Path, as_json: bool) -> None:
         facts = {"settings": [asdict(line) for line in lines], "parts": [asdict(finding) for finding in findings]}
         click.echo(json.dumps(facts, indent=2))
     else:
-        console = Console(highlight=False)
+        console = results()
         console.print(table(["setting", "value", "from"], [[line.name, line.value, line.origin] for line in lines]))
         console.print()
         for finding in findings:
@@ -59,6 +54,8 @@ def doctor(project_dir: Path, as_json: bool) -> None:
 
 def examine(settings: Settings) -> list[Finding]:
     """Every part of the project, whether it is well and what to do if not."""
+    from penstock import object_server
+
     checks: list[tuple[str, Callable[[], str]]] = [
         ("python", lambda: f"{platform.python_version()} on {platform.system()}"),
         ("project", lambda: _project(settings)),
@@ -76,6 +73,10 @@ def examine(settings: Settings) -> list[Finding]:
             findings.append(Finding(part=part, ok=True, says=check()))
         except PenstockError as error:
             findings.append(Finding(part=part, ok=False, says=str(error)))
+        except Exception as error:
+            # One part that is broken in a way nobody thought of must not hide the others.
+            said = " ".join(str(getattr(error, "orig", None) or error).split())
+            findings.append(Finding(part=part, ok=False, says=f"{type(error).__name__}: {said}"))
     return findings
 
 
@@ -89,6 +90,10 @@ def _project(settings: Settings) -> str:
 
 
 def _sources(settings: Settings) -> str:
+    from penstock.webhook import choice
+    from penstock.webhook.secrets import open_secrets, remedy
+    from penstock.webhook.verify import usable
+
     project: Project = load_project(settings.project_dir, only=["flows", "webhook"])
     secrets = open_secrets(settings, project.sources)
     secrets.refresh()
@@ -111,6 +116,8 @@ def _sources(settings: Settings) -> str:
 
 
 def _webhook(settings: Settings) -> str:
+    from penstock.webhook.guard import is_loopback
+
     where = f"{settings.host}:{settings.port}, workers: {settings.webhook_workers}"
     if is_loopback(settings.host) and not settings.proxies:
         return f"{where}; readiness, metrics and own routes are for this machine"
@@ -148,5 +155,5 @@ def _warehouse(settings: Settings) -> str:
 
 def _prefect(settings: Settings) -> str:
     if not open_prefect(settings).is_up():
-        raise PenstockError(f"{masked(settings.prefect_api_url)} does not answer: penstock status")
+        raise PenstockError(f"{masked(settings.prefect_api_url)} does not answer: look at PENSTOCK_PREFECT_API_URL")
     return f"{masked(settings.prefect_api_url)} answers"

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from penstock import events
 from penstock.errors import PrefectUnavailable
-from penstock.ledger.facts import Story
 from penstock.model import State
-from penstock.outbox.prefect_history import FailedAction, PrefectHistory
 from penstock.settings import Settings
+
+if TYPE_CHECKING:
+    from penstock.ledger.facts import Story
+    from penstock.outbox.prefect_history import FailedAction
 
 _SECONDS = 1.0
 _STATES = frozenset(state.value for state in State)
@@ -30,6 +32,8 @@ class Concerned:
 
 def failed_actions(settings: Settings, stories: Sequence[Story], now: datetime) -> Concerned:
     """The failed actions that concerned these objects. Never raises for a server that does not answer."""
+    from penstock.outbox.prefect_history import PrefectHistory
+
     if not settings.prefect_api_url or not stories:
         return Concerned(asked=False)
     server = PrefectHistory(settings.prefect_api_url, settings.prefect_auth.get_secret_value(), seconds=_SECONDS)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from penstock.cli.output import aside
 from penstock.errors import DeclarationError
 from penstock.ownership import owner
 from penstock.settings import Settings, load_settings
@@ -27,17 +29,33 @@ _NEAR = 5
 @click.option("--to", "target", type=click.Path(path_type=Path), help="The file to write: automations/NAME.py")
 @click.option("--stdout", "to_stdout", is_flag=True, help="Print the code instead of writing a file.")
 @click.option("--list", "listing", is_flag=True, help="Print the names of what can be imported.")
+@click.option("--json", "as_json", is_flag=True, help="With --list, print facts for a program.")
 @click.pass_obj
 def import_(
-    project_dir: Path, name: str | None, chosen: str | None, target: Path | None, to_stdout: bool, listing: bool
+    project_dir: Path,
+    name: str | None,
+    chosen: str | None,
+    target: Path | None,
+    to_stdout: bool,
+    listing: bool,
+    as_json: bool,
 ) -> None:
     """Write the automation NAME, made by hand on the server, as code; it is this project's from its first change on."""
     if not listing and not name and not chosen:
         raise click.UsageError("Name an automation, or ask for those there are: penstock import --list")
+    if as_json and not listing:
+        raise click.UsageError("--json goes with --list")
     settings = load_settings(project_dir)
     if target is not None and not is_loaded(target):
         raise click.UsageError(f"{target} would not be loaded; give a file automations/name.py, name being a word")
     there = _read(settings)
+    if listing and as_json:
+        facts = [
+            {"id": one.id, "name": one.name, "enabled": one.enabled, "owner": owner(one.tags)}
+            for one in sorted(there, key=lambda one: (one.name, one.id))
+        ]
+        click.echo(json.dumps(facts, indent=2))
+        return
     if listing:
         for found in sorted(there, key=lambda one: (one.name, one.id)):
             click.echo(f"{found.id}  {found.name}  ({_standing(found, settings.project)})")
@@ -51,7 +69,8 @@ def import_(
     _refuse_declared(found.name, settings)
     path = target or Path("automations") / file
     _write(settings.project_dir, path, code)
-    click.echo(f"{path} declares {found.name!r}. Next: penstock plan")
+    click.echo(f"{path} declares {found.name!r}.")
+    aside("Next: penstock plan")
 
 
 def choose(

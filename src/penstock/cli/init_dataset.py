@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from penstock.cli.completing import files
+from penstock.cli.output import aside
 from penstock.cli.preview import opened
 from penstock.declarations import Dataset, Format
 from penstock.dialects import Csv, Excel
@@ -27,7 +29,7 @@ _FORMATS = [form for form in get_args(Format) if form not in ("auto", "delivery"
 
 
 @click.command("init-dataset")
-@click.argument("file")
+@click.argument("file", shell_complete=files)
 @click.option("--name", help="What the dataset is to be called; else its folder in the inbox or the file tells.")
 @click.option("--format", "form", type=click.Choice(_FORMATS), help="How to read it, where its suffix does not tell.")
 @click.option("--pattern", help="Log lines: common, combined, or a regular expression; else the file tells.")
@@ -88,7 +90,7 @@ def init_dataset(
     if formats.detect(where.name, dataset) == "excel" and any(
         _UNNAMED.fullmatch(one.original) for one in schema.columns
     ):
-        click.echo("Some columns have no name. Do the names stand further down? Say --header-row NUMBER", err=True)
+        aside("Some columns have no name. Do the names stand further down? Say --header-row NUMBER")
     if only_print:
         click.echo(code + f"\n# automations/: {automation_line(dataset.name)}")
         return
@@ -97,12 +99,12 @@ def init_dataset(
     click.echo(f"{target} declares the dataset {dataset.name}, for files in {inbox}")
     _tell_automation(settings, dataset.name, automation_source(dataset.name), automation_line(dataset.name))
     shown = shlex.quote(file)
-    click.echo(f"Look at it:  penstock preview {shown} --dataset {dataset.name}")
-    click.echo("Start it:    penstock up   (again, if it runs; with a Prefect server of your own: penstock apply,")
-    click.echo("             and start penstock sensors and serve again, which read flows/ when they begin)")
+    aside(f"Look at it:  penstock preview {shown} --dataset {dataset.name}")
+    aside("Start it:    penstock up   (again, if it runs; with a Prefect server of your own: penstock apply,")
+    aside("             and start penstock sensors and serve again, which read flows/ when they begin)")
     if where.is_relative_to(settings.inbox):
         return
-    click.echo(f"Load it:     mkdir -p {shlex.quote(inbox)} && cp {shown} {shlex.quote(inbox)}")
+    aside(f"Load it:     mkdir -p {shlex.quote(inbox)} && cp {shown} {shlex.quote(inbox)}")
 
 
 def _form_of(
@@ -212,7 +214,7 @@ def _refuse_other(code: str, dataset: Dataset) -> None:
 
 def _tell_automation(settings: Settings, name: str, code: str, line: str) -> None:
     if _declared(settings, name):
-        click.echo("automations/ loads it as soon as something arrives already.")
+        aside("automations/ loads it as soon as something arrives already.")
         return
     target = Path("automations") / f"{name}_on_arrival.py"
     try:

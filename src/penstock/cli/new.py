@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import click
 
+from penstock.cli.output import aside
 from penstock.cli.project_files import Origin, filled, is_for_a_project, name_from, origin_given, origin_of, values_for
 from penstock.errors import PenstockError, SettingsError
 
@@ -110,6 +111,6 @@ def _tell(folder: Path, name: str, made: list[str], origin: Origin) -> None:
     elif origin.source:
         click.echo(f"It gets penstock from {origin.source} (pyproject.toml)")
     go = "" if folder.resolve() == Path.cwd() else f"cd {shlex.quote(str(folder))} && "
-    click.echo(f"Test it:   {go}uv run pytest")
-    click.echo("Start it:  uv run penstock up")
-    click.echo("Load:      cp examples/sales.csv inbox/sales/   (beside it; README.md goes on)")
+    aside(f"Test it:   {go}uv run pytest")
+    aside("Start it:  uv run penstock up")
+    aside("Load:      cp examples/sales.csv inbox/sales/   (beside it; README.md goes on)")

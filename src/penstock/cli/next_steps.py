@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 
 from penstock.cli.running import NOTHING_RUNS
-from penstock.ledger.states import next_step
 from penstock.model import NOTIFICATIONS_BUCKET, REFUSED_BUCKET, State
 
 IN_THE_TABLE = "its rows are in the warehouse"
@@ -36,6 +35,8 @@ def next_of(
 def _step_of(
     state: State, *, name: str, delivery: str | None, removed: bool, rejected: int | None, dataset: str | None
 ) -> str:
+    from penstock.ledger.states import next_step
+
     if state is State.LOADED and rejected and not removed:
         look = f": penstock quarantine rejected {shlex.quote(dataset)} says why" if dataset else ""
         return (
@@ -55,6 +56,8 @@ def _step_of(
 
 
 def _of_delivery(state: State, id: str, *, removed: bool) -> str:
+    from penstock.ledger.states import next_step
+
     if removed:
         rows = f"{IN_THE_TABLE}, and " if state is State.LOADED else ""
         return f"nothing; {rows}retention removed its envelope"

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from penstock.cli.faulty import refuse_faulty
+from penstock.cli.output import aside, results
 from penstock.cli.planning import make_plan, with_prefect
 from penstock.cli.show_plan import plan_facts, plan_lines
 from penstock.errors import PenstockError, SettingsError
@@ -40,10 +40,10 @@ def plan(project_dir: Path, prune: bool, out: Path | None, detailed_exitcode: bo
     if as_json:
         click.echo(json.dumps(plan_facts(made), indent=2, default=str))
     else:
-        console = Console(highlight=False, emoji=False)
+        console = results()
         for line in plan_lines(made):
             console.print(line, soft_wrap=True)
-        click.echo(_next(made, prune=prune, out=out))
+        aside(_next(made, prune=prune, out=out))
     if made.errors:
         sys.exit(1)
     if detailed_exitcode and made.to_do:

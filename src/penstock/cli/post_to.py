@@ -14,12 +14,9 @@ from urllib.parse import urlsplit
 
 from penstock.cli.signing import signing_secret
 from penstock.errors import DeclarationError, SettingsError, Terminal, Transient, Unverified
-from penstock.ledger.database import utc_now
 from penstock.settings import Settings
 from penstock.sources import Source
 from penstock.verification import is_secret_header
-from penstock.webhook import verify
-from penstock.webhook.rejected import REDACTED
 
 ANSWER_BYTES = 500
 _SECONDS = 10.0
@@ -90,6 +87,8 @@ def headers_to_send(
 
     An `inflated` body is no longer encoded as it came.
     """
+    from penstock.webhook.rejected import REDACTED
+
     found = {"content-type": content_type} if content_type and content_type.isprintable() else {}
     for name, value in kept.items():
         lower = name.lower()
@@ -102,6 +101,9 @@ def headers_to_send(
 
 def fresh_signature(settings: Settings, source: Source, url: str, delivery: str, body: bytes) -> dict[str, str]:
     """The headers with which `source` would send this now. Raises what says why it cannot be signed, and the remedy."""
+    from penstock.ledger.database import utc_now
+    from penstock.webhook import verify
+
     if source.verify.scheme in _HANDS_OVER and not _is_here(url):
         raise DeclarationError(
             f"source {source.name} is verified by its secret itself, which is sent to nobody but this machine: "

@@ -13,8 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 
+from penstock.cli.completing import datasets, files
+from penstock.cli.output import results
 from penstock.errors import PenstockError
 from penstock.settings import Settings, load_settings
 
@@ -25,8 +26,10 @@ _BUCKET = "s3://"
 
 
 @click.command()
-@click.argument("file")
-@click.option("--dataset", "asked", help="The dataset that is to take it; else the file's place tells.")
+@click.argument("file", shell_complete=files)
+@click.option(
+    "--dataset", "asked", shell_complete=datasets, help="The dataset that is to take it; else the file's place tells."
+)
 @click.option("--name", help="What the file is called, for `-`, a pipe, or another suffix than its own.")
 @click.option("--rows", type=click.IntRange(0, 1000), default=5, show_default=True, help="How many rows to show.")
 @click.option("--json", "as_json", is_flag=True, help="Print facts for a program.")
@@ -66,7 +69,7 @@ def preview(project_dir: Path, file: str, asked: str | None, name: str | None, r
             facts = {"file": file, **preview_facts(found, rows), "schema_note": schemas.said}
             click.echo(json.dumps(facts, indent=2, default=str))
         else:
-            console = Console(highlight=False, emoji=False)
+            console = results()
             for line in preview_lines(found, file=file, rows=rows, width=console.width, said=schemas.said):
                 console.print(line, soft_wrap=isinstance(line, Text))
     if found.state is State.QUARANTINED:

@@ -23,12 +23,12 @@ from penstock.formats import ReadResult, asking
 from penstock.formats.control import LARGEST
 from penstock.formats.engine import cursor
 from penstock.formats.evolve import rescued_names
-from penstock.formats.names import quoted
 from penstock.formats.object_checks import ControlFile
 from penstock.formats.result import RESCUED, ROW
 from penstock.landing import dataset_for
 from penstock.ledger.decide import no_dataset
 from penstock.model import Schema, State
+from penstock.quoting import quoted
 from penstock.sensors.settle import is_temporary
 from penstock.widening import joined
 

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.text import Text
 
-from penstock.cli.profiling import Profile, profile_facts, profile_of
+from penstock.cli.completing import datasets
+from penstock.cli.output import aside, results
 from penstock.cli.show import moment
-from penstock.cli.show_preview import text_table
 from penstock.declarations import Dataset
 from penstock.errors import PenstockError
 from penstock.settings import load_settings
 from penstock.wiring import open_warehouse
 
+if TYPE_CHECKING:
+    from penstock.cli.profiling import Profile
+
 _MOST_SHOWN = 200
 
 
 @click.command()
-@click.argument("dataset")
+@click.argument("dataset", shell_complete=datasets)
 @click.option("--json", "as_json", is_flag=True, help="Print facts for a program.")
 @click.pass_obj
 def profile(project_dir: Path, dataset: str, as_json: bool) -> None:
@@ -29,6 +33,7 @@ def profile(project_dir: Path, dataset: str, as_json: bool) -> None:
 
     The warehouse is only read, and held for 30 s at most for each question.
     """
+    from penstock.cli.profiling import profile_facts, profile_of
     from penstock.project import load_project
 
     settings = load_settings(project_dir)
@@ -50,10 +55,12 @@ def profile(project_dir: Path, dataset: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"dataset": dataset, **profile_facts(found)}, indent=2, default=str))
         return
-    _tell(Console(highlight=False, emoji=False), declared, found)
+    _tell(results(), declared, found)
 
 
 def _tell(console: Console, dataset: Dataset, found: Profile) -> None:
+    from penstock.cli.show_preview import text_table
+
     console.print(Text(dataset.name, "bold"), soft_wrap=True)
     loaded = ""
     if found.first_loaded and found.last_loaded:
@@ -66,7 +73,7 @@ def _tell(console: Console, dataset: Dataset, found: Profile) -> None:
     distinct = "distinct" if found.exact else "distinct ~"
     console.print(text_table(["column", "type", "min", "max", distinct, "null"], rows[:_MOST_SHOWN]))
     if len(rows) > _MOST_SHOWN:
-        console.print(f"… and {len(rows) - _MOST_SHOWN:,} more columns; all of them: --json")
+        aside(f"… and {len(rows) - _MOST_SHOWN:,} more columns; all of them: --json")
 
 
 def _count(distinct: int | None) -> str:

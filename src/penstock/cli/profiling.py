@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from penstock.formats.names import literal, quoted
 from penstock.warehouse.base import LOADED_AT, OBJECT, REJECTED_SUFFIX, RESCUED, Warehouse
 
 _OWN = "_penstock"
@@ -47,6 +46,8 @@ class Profile:
 
 def profile_of(warehouse: Warehouse, dataset: str, *, postgres: bool) -> Profile | None:
     """The profile; None when there is no table yet. Raises QueryTooLong as every query does."""
+    from penstock.quoting import literal, quoted
+
     listed = warehouse.query(
         "SELECT column_name, data_type FROM information_schema.columns WHERE table_schema = current_schema() "
         f"AND table_name = {literal(dataset)} ORDER BY ordinal_position",
@@ -92,6 +93,8 @@ def _summarised(warehouse: Warehouse, table: str) -> list[ProfiledColumn]:
 
 
 def _counted(warehouse: Warehouse, table: str, columns: Sequence[tuple[str, str]]) -> list[ProfiledColumn]:
+    from penstock.quoting import quoted
+
     found = []
     for start in range(0, len(columns), _AT_ONCE):
         some = columns[start : start + _AT_ONCE]

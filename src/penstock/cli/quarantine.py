@@ -10,21 +10,25 @@ from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import click
 from rich.console import Console
 
+from penstock.cli.completing import datasets, quarantined
+from penstock.cli.known import check_dataset
+from penstock.cli.output import aside, results
 from penstock.cli.rejected import rejected
 from penstock.cli.replay import SINCE, ask, replay, tell, when, who
 from penstock.cli.show import cell, moment
 from penstock.cli.why import as_key
-from penstock.ledger.facts import Story
-from penstock.ledger.replay import Selection
 from penstock.model import NOTIFICATIONS_BUCKET, REFUSED_BUCKET, State
 from penstock.settings import load_settings, without_login
 from penstock.wiring import open_ledger
+
+if TYPE_CHECKING:
+    from penstock.ledger.facts import Story
 
 _MOST_SHOWN = 100
 
@@ -38,15 +42,18 @@ def quarantine() -> None:
 
 
 @quarantine.command()
-@click.option("--dataset", help="Only of this dataset.")
+@click.option("--dataset", shell_complete=datasets, help="Only of this dataset.")
 @click.option("--since", metavar="WHEN", callback=when, help=SINCE)
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="How many at most.")
 @click.option("--json", "as_json", is_flag=True, help="Print facts for a program.")
 @click.pass_obj
 def ls(project_dir: Path, dataset: str | None, since: datetime | None, limit: int, as_json: bool) -> None:
     """What is in quarantine, the newest first. With --json, `more` says whether there is more than the limit."""
-    facts = open_ledger(load_settings(project_dir)).facts
+    settings = load_settings(project_dir)
+    facts = open_ledger(settings).facts
     found = facts.by_state(State.QUARANTINED, limit=limit + 1, dataset=dataset, since=since)
+    if dataset is not None and not found:
+        check_dataset(settings, dataset)
     stories = found[:limit]
     if as_json:
         _print_json([asdict(story) for story in stories], more=len(found) > limit)
@@ -54,7 +61,7 @@ def ls(project_dir: Path, dataset: str | None, since: datetime | None, limit: in
     if not stories:
         click.echo("Nothing is in quarantine" + (" that you ask for." if dataset or since else "."))
         return
-    console = Console(highlight=False)
+    console = results()
     for story in stories:
         # A name on a line that is not broken can be copied.
         delivery = f" ({story.source}:{story.delivery})" if story.delivery else ""
@@ -65,12 +72,12 @@ def ls(project_dir: Path, dataset: str | None, since: datetime | None, limit: in
             soft_wrap=True,
         )
     if len(found) > limit:
-        console.print(f"There are more than these {limit}: ask with --limit, --dataset or --since")
-    console.print("One of them: penstock quarantine show NAME. Load it again: penstock quarantine replay NAME")
+        aside(f"There are more than these {limit}: ask with --limit, --dataset or --since")
+    aside("One of them: penstock quarantine show NAME. Load it again: penstock quarantine replay NAME")
 
 
 @quarantine.command()
-@click.argument("key")
+@click.argument("key", shell_complete=quarantined)
 @click.option("--json", "as_json", is_flag=True, help="Print facts for a program.")
 @click.pass_obj
 def show(project_dir: Path, key: str, as_json: bool) -> None:
@@ -91,11 +98,11 @@ def show(project_dir: Path, key: str, as_json: bool) -> None:
     elif not stories:
         click.echo(f"{key} is not in quarantine. What became of it: penstock why {key}", err=True)
     else:
-        console = Console(highlight=False)
+        console = results()
         for story in stories:
             _tell(console, story, settings.prefect_api_url)
         if len(found) > _MOST_SHOWN:
-            console.print(f"There are more than these {_MOST_SHOWN}: penstock quarantine ls")
+            aside(f"There are more than these {_MOST_SHOWN}: penstock quarantine ls")
     if not stories:
         sys.exit(1)
 
@@ -117,8 +124,8 @@ quarantine.add_command(rejected)
 
 
 @quarantine.command()
-@click.argument("keys", metavar="[KEY]...", nargs=-1)
-@click.option("--dataset", help="Only of this dataset; with KEY, what fits both.")
+@click.argument("keys", metavar="[KEY]...", nargs=-1, shell_complete=quarantined)
+@click.option("--dataset", shell_complete=datasets, help="Only of this dataset; with KEY, what fits both.")
 @click.option("--reason", default="", help="Why, for whoever asks later.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @click.option("--yes", is_flag=True, help="Do not ask, though it be more than 100.")
@@ -140,6 +147,8 @@ def drop(
     Above 100 objects it asks, or without a terminal wants --yes. Exit code: 0 all done, 1 something was not found,
     2 wrong usage.
     """
+    from penstock.ledger.replay import Selection
+
     if not keys and dataset is None:
         raise click.UsageError("say what: KEY, or --dataset NAME")
     settings = load_settings(project_dir)
@@ -148,6 +157,8 @@ def drop(
     ledger = open_ledger(settings).replay
     if dry_run or not yes:
         done = ledger.drop(selection, by=who(), dry=True)
+        if dataset is not None and not keys and not done.moved:
+            check_dataset(settings, dataset)
     if not dry_run:
         if not yes:
             ask(done.moved, "given up")

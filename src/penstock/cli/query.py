@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import click
-from rich.console import Console
 
+from penstock.cli.output import aside, results
 from penstock.cli.show import table
 from penstock.settings import load_settings
 from penstock.wiring import open_warehouse
@@ -27,7 +27,7 @@ def query(project_dir: Path, sql: str, limit: int, as_json: bool) -> None:
             json.dumps([dict(zip(found.columns, row, strict=True)) for row in found.rows], indent=2, default=str)
         )
         return
-    console = Console(highlight=False)
+    console = results()
     console.print(table(found.columns, found.rows))
     if found.truncated:
-        console.print(f"(the first {limit} rows; more with --limit)")
+        aside(f"(the first {limit} rows; more with --limit)")

@@ -10,8 +10,9 @@ from typing import Any
 import click
 from rich.console import Console
 
+from penstock.cli.completing import datasets
+from penstock.cli.output import aside, results
 from penstock.cli.show import table
-from penstock.formats.names import quoted
 from penstock.settings import load_settings
 from penstock.warehouse.base import OBJECT, REJECTED_SUFFIX, ROW
 from penstock.wiring import open_warehouse
@@ -21,7 +22,7 @@ _LONGEST_RAW = 60
 
 
 @click.command()
-@click.argument("dataset")
+@click.argument("dataset", shell_complete=datasets)
 @click.option("--json", "as_json", is_flag=True, help="Print facts for a program.")
 @click.pass_obj
 def rejected(project_dir: Path, dataset: str, as_json: bool) -> None:
@@ -46,13 +47,15 @@ def rejected(project_dir: Path, dataset: str, as_json: bool) -> None:
     elif not found:
         click.echo(f"No row of {name} was rejected.")
     else:
-        _tell(Console(highlight=False), name, found)
+        _tell(results(), name, found)
 
 
 def _by_reason(dataset: str, columns: Collection[str]) -> str:
     """Also PostgreSQL's SQL. A table of before has only reasons, which hold values, so that there is no end of them:
     where something else tells they are not told apart.
     """
+    from penstock.quoting import quoted
+
     check, column = (
         name if name in columns else f"CAST(NULL AS VARCHAR) AS {name}" for name in ("check_name", "column_name")
     )
@@ -72,7 +75,5 @@ def _tell(console: Console, name: str, found: Sequence[tuple[Any, ...]]) -> None
     ]
     console.print(table(["rows", "check or column", "reason", "first", "raw"], rows))
     if len(found) == _MOST_SHOWN:
-        console.print(
-            f"The first {_MOST_SHOWN} reasons; all rows: penstock query 'SELECT * FROM {name}{REJECTED_SUFFIX}'"
-        )
-    console.print(f"Mended? penstock replay --rejected --dataset {name}")
+        aside(f"The first {_MOST_SHOWN} reasons; all rows: penstock query 'SELECT * FROM {name}{REJECTED_SUFFIX}'")
+    aside(f"Mended? penstock replay --rejected --dataset {name}")

@@ -12,18 +12,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from penstock.cli.completing import datasets
+from penstock.cli.completing import keys as keys_there
+from penstock.cli.output import aside
 from penstock.cli.running import NOTHING_RUNS, nothing_runs
 from penstock.cli.why import as_key
-from penstock.ledger.database import utc_now
-from penstock.ledger.replay import Done, Selection
 from penstock.ledger.states import MOVES
 from penstock.model import State
 from penstock.project import load_project
 from penstock.settings import load_settings
 from penstock.wiring import open_ledger
+
+if TYPE_CHECKING:
+    from penstock.ledger.replay import Done, Selection
 
 _ASK_BEYOND = 100
 _AGE = re.compile(r"(\d{1,9})([smhdw])")
@@ -47,8 +52,12 @@ def since(text: str, now: datetime) -> datetime:
 
 def when(_context: click.Context, _option: click.Parameter, text: str | None) -> datetime | None:
     """An option's moment, as `since` reads it; a usage error for anything else."""
+    if text is None:
+        return None
+    from penstock.ledger.database import utc_now
+
     try:
-        return since(text, utc_now()) if text is not None else None
+        return since(text, utc_now())
     except ValueError:
         raise click.BadParameter(
             f"{text!r} is neither a date, a time (2026-03-01T12:00) nor an age (30m, 2h, 7d)"
@@ -56,8 +65,8 @@ def when(_context: click.Context, _option: click.Parameter, text: str | None) ->
 
 
 @click.command()
-@click.argument("keys", metavar="[KEY]...", nargs=-1)
-@click.option("--dataset", help="Only of this dataset; with KEY, what fits both.")
+@click.argument("keys", metavar="[KEY]...", nargs=-1, shell_complete=keys_there)
+@click.option("--dataset", shell_complete=datasets, help="Only of this dataset; with KEY, what fits both.")
 @click.option("--since", "moment", metavar="WHEN", callback=when, help=SINCE)
 @click.option(
     "--state",
@@ -97,6 +106,8 @@ def replay(
     Above 100 objects it asks, or without a terminal wants --yes. Exit code: 0 all done, 1 something was refused or not
     found, 2 wrong usage.
     """
+    from penstock.ledger.replay import Selection
+
     if not keys and dataset is None:
         raise click.UsageError("say what: KEY, or --dataset NAME")
     if rejected and (force or states):
@@ -212,7 +223,7 @@ def _tell(done: Done, what: str, selection: Selection, *, force: bool, dry_run: 
             f"{'' if loaded else ' What is loaded is replaced with --force'}"
         )
     if done.moved and not dry_run:
-        click.echo(f"Next: {NOTHING_RUNS}" if down else "Next: penstock status")
+        aside(f"Next: {NOTHING_RUNS}" if down else "Next: penstock status")
 
 
 def _names(first: Sequence[str], count: int) -> str:

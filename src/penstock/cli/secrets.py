@@ -10,7 +10,6 @@ from pathlib import Path
 from penstock.settings import SECRETS_FILE, read_made, write_made
 from penstock.sources import Source
 from penstock.verification import PREFECT, Verification
-from penstock.webhook.verify import new_secret
 
 
 def made_secrets(home: Path, sources: Sequence[Source], *, has: Callable[[str], bool]) -> dict[str, str]:
@@ -41,4 +40,6 @@ def made_secrets(home: Path, sources: Sequence[Source], *, has: Callable[[str], 
 
 
 def _new_secret(verification: Verification) -> str:
+    from penstock.webhook.verify import new_secret
+
     return new_secret(verification, secrets.token_bytes(32))

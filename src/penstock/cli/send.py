@@ -7,24 +7,24 @@ import shlex
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-import httpx
 
+from penstock.cli.completing import sources
 from penstock.cli.show import printable
 from penstock.cli.signing import signing_secret
 from penstock.errors import NotRunning, PenstockError, Unverified
-from penstock.ledger.database import utc_now
 from penstock.project import load_project
 from penstock.settings import load_settings
 from penstock.sources import Source
-from penstock.webhook import verify
-from penstock.webhook.cloudevents import BATCH_MEDIA_TYPE, MEDIA_TYPE
+
+if TYPE_CHECKING:
+    import httpx
 
 
 @click.command()
-@click.argument("source")
+@click.argument("source", shell_complete=sources)
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option(
     "--id",
@@ -42,6 +42,11 @@ def send(
     It goes as application/json, or to a source of CloudEvents as one, or as a batch where it is a JSON array, unless a
     --header gives the Content-Type or ce-* attributes.
     """
+    import httpx
+
+    from penstock.ledger.database import utc_now
+    from penstock.webhook import verify
+
     settings = load_settings(project_dir)
     declared = load_project(settings.project_dir, only=["flows", "webhook"]).source(source)
     body = file.read_bytes()
@@ -71,6 +76,8 @@ def send(
 
 
 def _content_type(source: Source, extra: Mapping[str, str], body: bytes) -> str:
+    from penstock.webhook.cloudevents import BATCH_MEDIA_TYPE, MEDIA_TYPE
+
     if not source.cloudevents or any(name.startswith("ce-") for name in extra):
         return "application/json"
     return BATCH_MEDIA_TYPE if body.lstrip(b" \t\r\n").startswith(b"[") else MEDIA_TYPE

@@ -40,10 +40,12 @@ def serve(
 ) -> None:
     """Run the webhook on PENSTOCK_HOST:PENSTOCK_PORT, in PENSTOCK_WEBHOOK_WORKERS processes."""
     from penstock.cli.workers import end_with_parent
+    from penstock.project import load_project
     from penstock.webhook.serve import inherited, listen
 
     settings = load_settings(project_dir)
     start_logging(settings.log_level)
+    load_project(settings.project_dir, only=())
     if leash is not None:
         end_with_parent(leash)
     if descriptor is not None:

@@ -11,15 +11,18 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from penstock.cli.main import start_logging
 from penstock.declarations import Bucket, Folder
 from penstock.errors import CannotListen, PenstockError
-from penstock.sensors.bucket import BucketSensor, StoreFolderSensor
 from penstock.settings import Settings, load_settings
 from penstock.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from penstock.sensors.bucket import BucketSensor
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +39,7 @@ def sensors(project_dir: Path) -> None:
     """Run the sensors that the project declares, and the sweep."""
     from penstock.ledger.database import utc_now
     from penstock.project import load_project
+    from penstock.sensors.bucket import BucketSensor, StoreFolderSensor
     from penstock.sensors.folder import FolderSensor
     from penstock.sensors.sweep import Sweep
     from penstock.wiring import open_landing, open_ledger, open_store

@@ -15,9 +15,10 @@ from penstock import formats
 from penstock.cli.dataset_file import Hint
 from penstock.declarations import Dataset
 from penstock.formats.engine import cursor
-from penstock.formats.names import json_keys, quoted
+from penstock.formats.names import json_keys
 from penstock.formats.plain import plain_file
 from penstock.model import NAME, Column, Schema
+from penstock.quoting import quoted
 
 # A text column is worth a hint when so many of its values are numbers.
 _MOSTLY = 0.9

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from penstock.ledger.facts import Story
+from penstock.cli.output import on_terminal
 from penstock.model import State
+
+if TYPE_CHECKING:
+    from penstock.ledger.facts import Story
 
 STYLES = {
     State.LOADED: "green",
@@ -22,14 +25,15 @@ STYLES = {
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> Table:
-    """A plain table; numbers to the right."""
+    """A plain table; numbers to the right. In a pipe a row is one line, whatever is in it."""
     found = [list(row) for row in rows]
+    ends = {} if on_terminal() else {ord("\n"): "\\n", ord("\t"): "\\t"}
     made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
         numeric = bool(found) and all(isinstance(row[index], int | float) for row in found)
         made.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in found:
-        made.add_row(*(cell(value) for value in row))
+        made.add_row(*(cell(value).translate(ends) for value in row))
     return made
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from penstock.cli.delivery_body import call
 from penstock.cli.show import cell, moment
-from penstock.ledger.rejections import Kept
+
+if TYPE_CHECKING:
+    from penstock.ledger.rejections import Kept
 
 
 def refused_lines(one: Kept) -> Iterator[str]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from penstock.formats.lattice import LONG
-from penstock.formats.names import flat_name
-from penstock.ledger.schemas import Remembered
 from penstock.model import Column, Schema
+
+if TYPE_CHECKING:
+    from penstock.ledger.schemas import Remembered
 
 
 def differences(old: Schema, new: Schema) -> list[str]:
     """What is other in `new`, in its order; what went comes last, then what changed in the dialect."""
+    from penstock.formats.lattice import LONG
+
     before = {column.name: column for column in old.columns}
     after = {column.name: column for column in new.columns}
     found = []
@@ -39,6 +41,8 @@ def differences(old: Schema, new: Schema) -> list[str]:
 
 def other_name(column: Column) -> str:
     """What the data calls a column where that is not its name in the table."""
+    from penstock.formats.names import flat_name
+
     return "" if flat_name(column.original) == column.name else column.original
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from penstock.automations.engine import Firing, Rendered
-from penstock.automations.forms import ID_FIELDS
-from penstock.automations.simulate import Compared, Effect, Simulated, Simulation
 from penstock.cli.show import cell, moment
+
+if TYPE_CHECKING:
+    from penstock.automations.engine import Firing, Rendered
+    from penstock.automations.simulate import Compared, Effect, Simulated, Simulation
 
 _MOST_SHOWN = 10
 
@@ -101,6 +102,8 @@ def _cause(firing: Firing, found: Simulation) -> str:
 
 
 def _action(rendered: Rendered) -> str:
+    from penstock.automations.forms import ID_FIELDS
+
     subject = next((rendered.action[name] for _, name in ID_FIELDS.values() if name in rendered.action), "")
     told = [f"{cell(name)}={cell(repr(value))}" for name, value in rendered.fields.items()]
     told += [

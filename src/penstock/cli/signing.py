@@ -5,12 +5,13 @@ from __future__ import annotations
 from penstock.errors import SettingsError
 from penstock.settings import Settings
 from penstock.sources import Source
-from penstock.webhook import verify
-from penstock.webhook.secrets import open_secrets, remedy
 
 
 def signing_secret(settings: Settings, source: Source) -> str:
     """The first of the source's secrets that signs; nothing where none is needed. Raises SettingsError: none is set."""
+    from penstock.webhook import verify
+    from penstock.webhook.secrets import open_secrets, remedy
+
     if source.verify.scheme == "none":
         return ""
     secrets = open_secrets(settings, [source])

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
-from rich.console import Console
 
+from penstock.cli.output import results
 from penstock.errors import DeclarationError
 from penstock.ownership import owner_tag
 from penstock.settings import Settings, load_settings
@@ -125,7 +125,7 @@ def simulate(
         lines = simulation_lines(after)
         if before and difference:
             lines += compared_lines(difference, before, after)
-        console = Console(highlight=False)
+        console = results()
         for line in lines:
             console.print(line, soft_wrap=True)
     if failed := _failures(after):

@@ -6,20 +6,22 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
 from penstock.cli.in_the_table import counted, where_rows_give_way
+from penstock.cli.output import aside, results
 from penstock.cli.running import nothing_runs, pid_of_up
 from penstock.cli.show import cell, moment, table
-from penstock.ledger import Ledger
-from penstock.ledger.facts import Standing
-from penstock.ledger.watermarks import Watermark
 from penstock.model import State
 from penstock.settings import Settings, load_settings
 from penstock.wiring import open_ledger
+
+if TYPE_CHECKING:
+    from penstock.ledger import Ledger
+    from penstock.ledger.facts import Standing
+    from penstock.ledger.watermarks import Watermark
 
 _OTHERS = (State.EMPTY, State.MISSING, State.SUPERSEDED, State.IGNORED)
 
@@ -58,10 +60,10 @@ def status(project_dir: Path, as_json: bool) -> None:
         }
         click.echo(json.dumps(facts, indent=2, default=str))
         return
-    console = Console(highlight=False)
+    console = results()
     console.print(f"[bold]{settings.project}[/bold]  " + _running(settings, pid))
     if not standings:
-        console.print(f"Nothing has arrived yet. Drop a file into {settings.inbox}/<dataset>/")
+        aside(f"Nothing has arrived yet. Drop a file into {settings.inbox}/<dataset>/")
         return
     rows: list[list[Any]] = []
     for standing in standings:
@@ -88,14 +90,17 @@ def status(project_dir: Path, as_json: bool) -> None:
     for line in _not_whole(ledger, standings):
         console.print(line, soft_wrap=True)
     for wakeup in (one for one in outstanding if one.attempt > 1):
-        console.print(f"{wakeup.dataset}: wake-up sent {wakeup.attempt} times; {wakeup.note or 'no run yet'}")
+        console.print(
+            f"{wakeup.dataset}: wake-up sent {wakeup.attempt} times; {cell(wakeup.note or 'no run yet')}",
+            soft_wrap=True,
+        )
     if unsent:
         console.print(f"{unsent} events wait for Prefect")
     if any(standing.counts.get(State.QUARANTINED) for standing in standings):
         console.print("Quarantined:")
         for story in ledger.facts.by_state(State.QUARANTINED, limit=10):
-            console.print(f"  {story.key}: {story.reason}", markup=False)
-        console.print("More: penstock quarantine ls")
+            console.print(f"  {cell(story.key)}: {cell(story.reason)}", soft_wrap=True)
+        aside("More: penstock quarantine ls")
 
 
 def _running(settings: Settings, pid: int | None) -> str:

@@ -9,10 +9,9 @@ from typing import Any
 
 import click
 
+from penstock.cli.output import aside
 from penstock.declarations import Bucket
-from penstock.ledger.database import utc_now
 from penstock.project import load_project
-from penstock.sensors.sweep import Sweep
 from penstock.settings import load_settings
 from penstock.wiring import open_landing, open_ledger, open_store, open_warehouse
 
@@ -30,6 +29,9 @@ def sweep(project_dir: Path, prefix: str, afresh: bool, verify: bool, as_json: b
 
     With --verify the warehouse is compared with the ledger too, and what it lost is loaded again.
     """
+    from penstock.ledger.database import utc_now
+    from penstock.sensors.sweep import Sweep
+
     settings = load_settings(project_dir)
     # Sources too: deliveries that a crash left are taken up with the events that their source asks for.
     project = load_project(settings.project_dir, only=["flows", "sensors", "webhook"])
@@ -45,12 +47,14 @@ def sweep(project_dir: Path, prefix: str, afresh: bool, verify: bool, as_json: b
         if not as_json:
             click.echo(
                 f"{bucket}: {swept.listed} objects listed, {swept.recorded + swept.adopted} were new to the ledger, "
-                f"{swept.deliveries} deliveries recovered. Next: penstock status"
+                f"{swept.deliveries} deliveries recovered."
             )
             if swept.resumed:
                 click.echo(f"{bucket}: it went on where a sweep was cut short. For all of it: penstock sweep --afresh")
             if swept.skipped:
                 click.echo(f"{bucket}: the store does not tell of {swept.skipped} keys now; sweep again later")
+    if not as_json:
+        aside("Next: penstock status")
     if verify:
         # Only who asks for it waits for Prefect and DuckDB.
         from penstock.flows.verify import compare

@@ -7,18 +7,21 @@ import signal
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 
 from penstock.cli.main import start_logging
+from penstock.cli.output import chatter, results
 from penstock.cli.show import one_line
-from penstock.cli.stack import Stack, running_stack
 from penstock.errors import LedgerUnavailable
-from penstock.ledger.database import utc_now
 from penstock.model import State
 from penstock.settings import SECRETS_FILE, load_settings, masked
 from penstock.wiring import open_ledger
+
+if TYPE_CHECKING:
+    from penstock.cli.stack import Stack
 
 _LOOK_SECONDS = 0.5
 
@@ -27,17 +30,19 @@ _LOOK_SECONDS = 0.5
 @click.pass_obj
 def up(project_dir: Path) -> None:
     """Start everything for this project and show what arrives, until Ctrl-C."""
-    console = Console(highlight=False)
+    from penstock.cli.stack import running_stack
+
+    console, beside = results(), chatter()
     settings = load_settings(project_dir)
     start_logging("WARNING")
     ended = _Ended()
-    console.print(f"[bold]penstock[/bold] {settings.project}: starting, about 10 s", soft_wrap=True)
+    beside.print(f"[bold]penstock[/bold] {settings.project}: starting, about 10 s", soft_wrap=True)
     with running_stack(
-        project_dir, say=lambda line: console.print(f"  {line}", soft_wrap=True), env=dict(os.environ)
+        project_dir, say=lambda line: beside.print(f"  {line}", soft_wrap=True), env=dict(os.environ)
     ) as stack:
-        _introduce(console, stack)
+        _introduce(beside, stack)
         _follow(console, stack, ended)
-        console.print("Ending; nothing is lost: what waits is loaded at the next `penstock up`.", soft_wrap=True)
+        beside.print("Ending; nothing is lost: what waits is loaded at the next `penstock up`.", soft_wrap=True)
 
 
 class _Ended:
@@ -74,6 +79,8 @@ def _introduce(console: Console, stack: Stack) -> None:
 
 
 def _follow(console: Console, stack: Stack, ended: _Ended) -> None:
+    from penstock.ledger.database import utc_now
+
     ended.started = True
     ledger = open_ledger(stack.settings)
     shown: dict[int, State] = {}

@@ -8,28 +8,31 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
+from penstock.cli.completing import keys
 from penstock.cli.delivery_body import call, refused_of
 from penstock.cli.failed_actions import Concerned, failed_actions
 from penstock.cli.in_the_table import Gone, gave_way, gone_of, where_rows_give_way
 from penstock.cli.next_steps import IN_THE_TABLE, next_of
+from penstock.cli.output import results
 from penstock.cli.running import nothing_runs
 from penstock.cli.show import STYLES, cell, moment
 from penstock.cli.show_refused import refused_facts, refused_lines
-from penstock.ledger.facts import Story
-from penstock.ledger.waiting import MARKER, MARKER_REMOVED
 from penstock.model import State
-from penstock.outbox.prefect_history import FailedAction
 from penstock.settings import Settings, load_settings
 from penstock.wiring import open_ledger
 
+if TYPE_CHECKING:
+    from penstock.ledger.facts import Story
+    from penstock.outbox.prefect_history import FailedAction
+
 
 @click.command()
-@click.argument("key")
+@click.argument("key", shell_complete=keys)
 @click.option("--json", "as_json", is_flag=True, help="Print facts for a program.")
 @click.pass_obj
 def why(project_dir: Path, key: str, as_json: bool) -> None:
@@ -58,7 +61,7 @@ def why(project_dir: Path, key: str, as_json: bool) -> None:
             err=True,
         )
     else:
-        console = Console(highlight=False)
+        console = results()
         down = nothing_runs(settings)
         for story in stories:
             _tell(console, story, concerned.of.get(story.id, ()), gone=gone, down=down)
@@ -124,6 +127,8 @@ def _rows_told(story: Story, gone: Gone) -> str:
 
 
 def _tell(console: Console, story: Story, failed: Sequence[FailedAction], *, gone: Gone, down: bool) -> None:
+    from penstock.ledger.waiting import MARKER, MARKER_REMOVED
+
     style = STYLES.get(story.state, "dim")
     console.print(f"[bold]{cell(story.name)}[/bold]  [{style}]{story.state.value}[/{style}]", soft_wrap=True)
     console.print(f"  {moment(story.arrived_at)}  arrived by {story.via.value}, {story.size:,} bytes", soft_wrap=True)

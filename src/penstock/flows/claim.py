@@ -105,6 +105,7 @@ class Claiming:
                 self._lease = lease = acquire(ledger, self._dataset, settings=settings, run=self._run)
             if lease is None:
                 self._close()
+                self._claim.busy = True
                 return self._claim
             self._beat = Heartbeat(ledger, lease, ttl=timedelta(seconds=settings.lease_seconds))
         self._work = work = open_work(settings, project, self._dataset, ledger, lease, run=self._run)

@@ -76,11 +76,13 @@ class ClaimedObject:
 class Claim:
     """The objects of one batch, and what the flow says of them. Falsy when there are none.
 
-    May be used from several threads, such as those of mapped tasks.
+    `busy`: there are none for this run, because another one has the dataset, or it rests after a failure. May be used
+    from several threads, such as those of mapped tasks.
     """
 
     def __init__(self, dataset: str, batch: FlowBatch | None = None, spool: Path | None = None) -> None:
         self.dataset = dataset
+        self.busy = False
         self._batch = batch
         self._spool = spool
         self._lock = threading.RLock()

@@ -16,7 +16,12 @@ from httpx import HTTPStatusError, codes
 from prefect import Flow
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
-from prefect.client.schemas.objects import DeploymentSchedule
+from prefect.client.schemas.objects import (
+    ConcurrencyLimitConfig,
+    ConcurrencyLimitStrategy,
+    ConcurrencyOptions,
+    DeploymentSchedule,
+)
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.utilities.callables import parameter_schema
@@ -30,6 +35,7 @@ from penstock.flows.verify import verify
 from penstock.own_flows import Deployment, OwnFlow
 from penstock.ownership import owner_tag
 from penstock.plan import Change, Finding, Kind
+from penstock.schedules import shown_rule
 from penstock.settings import Settings
 
 POOL_TYPE = "penstock"
@@ -48,14 +54,22 @@ _FIELDS = (
     "parameter_openapi_schema",
 )
 
+# What of a limit differs; it is an operator's where the declaration says none.
+_LIMIT = ("concurrency_limit", "collision")
+_ENQUEUE = ConcurrencyLimitStrategy.ENQUEUE.value
+
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """A deployment as it should be: `fields` are the arguments of Prefect's `create_deployment`. Holds no secret."""
+    """A deployment as it should be: `fields` are the arguments of Prefect's `create_deployment`. Holds no secret.
+
+    `limit` is how many of its runs may be under way at once; None: as it is on the server.
+    """
 
     flow: Flow[Any, Any]
     fields: dict[str, Any]
     schedules: Schedules
+    limit: ConcurrencyLimitConfig | None = None
 
     @property
     def name(self) -> str:
@@ -112,15 +126,9 @@ def wanted_retention(settings: Settings) -> Wanted:
 def wanted_of_own(own: OwnFlow, dataset: Dataset | None, settings: Settings) -> Wanted:
     """The deployment of a flow of the project's own, and of the dataset that it consumes, if any.
 
-    Raises DeclarationError for a parameter that the flow does not take, and for a schedule that Prefect does not.
+    Raises DeclarationError for a schedule that Prefect does not take.
     """
     declared, flow = own.declared, own.declared.flow
-    takes = parameter_schema(flow).model_dump_for_openapi().get("properties", {})
-    if unknown := sorted(set(declared.parameters) - set(takes)):
-        raise DeclarationError(
-            f"{own.file}: the flow {flow.name} takes no parameter {', '.join(map(repr, unknown))}; "
-            f"it takes: {', '.join(takes) or 'none'}"
-        )
     fields = {
         "name": declared.deployed_name(settings.project),
         "entrypoint": own.entrypoint,
@@ -134,7 +142,17 @@ def wanted_of_own(own: OwnFlow, dataset: Dataset | None, settings: Settings) -> 
     except ValueError as error:
         said = str(error).strip().splitlines()
         raise DeclarationError(f"{own.file}: a schedule of the flow {flow.name}: {' '.join(said)}") from error
-    return Wanted(flow=flow, fields=fields, schedules=[*schedules, *(wanted_schedules(dataset) if dataset else [])])
+    limit = declared.concurrency_limit
+    return Wanted(
+        flow=flow,
+        fields=fields,
+        schedules=[*schedules, *(wanted_schedules(dataset) if dataset else [])],
+        limit=None
+        if limit is None
+        else ConcurrencyLimitConfig(
+            limit=limit, collision_strategy=ConcurrencyLimitStrategy(declared.collision.upper())
+        ),
+    )
 
 
 def _own_schedules(declared: Deployment) -> list[DeploymentScheduleCreate]:
@@ -224,10 +242,18 @@ async def apply_deployment(client: PrefectClient, change: Change, wanted: Sequen
             **one.fields,
             schedules=list(one.schedules),
             parameter_openapi_schema=one.parameter_schema,
+            concurrency_limit=one.limit.limit if one.limit else None,
+            concurrency_options=ConcurrencyOptions(collision_strategy=one.limit.collision_strategy)
+            if one.limit
+            else None,
         )
         return
     # Creating it anew would take a concurrency limit and a queue from it that its operator gave it.
-    fields = {name: change.new[name] for name in (*_FIELDS, "tags") if change.new[name] != change.old[name]}
+    names = (*_FIELDS, "tags", "concurrency_limit")
+    fields = {name: change.new[name] for name in names if change.new[name] != change.old[name]}
+    if change.new["collision"] != change.old["collision"]:
+        options = there["concurrency_options"] or {}
+        fields["concurrency_options"] = {**options, "collision_strategy": change.new["collision"]}
     if fields:
         await _send(client, "PATCH", f"/deployments/{change.existing}", fields)
     await _reschedule(client, change.existing, one, there["schedules"], paused=change.new["paused_schedules"])
@@ -273,6 +299,8 @@ def _alike(settings: Settings) -> dict[str, Any]:
 def _change(wanted: Wanted, found: Mapping[str, Any] | None) -> Change:
     old = _form_there(found) if found else None
     new = _form(wanted)
+    if old is not None and wanted.limit is None:
+        new.update({name: old[name] for name in _LIMIT})
     # Pausing is an operator's, also where all that is scheduled is scheduled otherwise.
     paused = old["paused_schedules"] if old else []
     all_paused = bool(paused) and old is not None and paused == old["schedules"]
@@ -292,15 +320,22 @@ def _form(wanted: Wanted) -> dict[str, Any]:
     return {
         **wanted.fields,
         "schedules": sorted(_key(item.schedule) for item in wanted.schedules),
+        "concurrency_limit": wanted.limit.limit if wanted.limit else None,
+        "collision": wanted.limit.collision_strategy.value if wanted.limit else _ENQUEUE,
         "parameter_openapi_schema": wanted.parameter_schema,
     }
 
 
 def _form_there(found: Mapping[str, Any]) -> dict[str, Any]:
     schedules = [DeploymentSchedule.model_validate(item) for item in found["schedules"]]
+    # Prefect's answers say it here; what it was given as is always None in them.
+    limit = found.get("global_concurrency_limit") or {}
+    options = found.get("concurrency_options") or {}
     return {
         **{field: found[field] for field in _FIELDS},
         "tags": sorted(found["tags"]),
+        "concurrency_limit": limit.get("limit"),
+        "collision": options.get("collision_strategy", _ENQUEUE),
         "schedules": sorted(_key(item.schedule) for item in schedules),
         "paused_schedules": sorted(_key(item.schedule) for item in schedules if not item.active),
     }
@@ -311,5 +346,5 @@ def _key(schedule: Any) -> str:
         return f"every {schedule.interval / timedelta(seconds=1):g} s"
     zone = f" {schedule.timezone}" if schedule.timezone not in (None, "UTC") else ""
     if isinstance(schedule, RRuleSchedule):
-        return f"rrule {schedule.rrule}{zone}"
+        return f"rrule {shown_rule(schedule.rrule)}{zone}"
     return f"cron {schedule.cron}{zone}"

@@ -46,7 +46,8 @@ def land(key: str, data: Any) -> bool:
 def query(sql: str, limit: int | None = None) -> pa.Table:
     """What the warehouse answers, read only, and at most `limit` rows of it; types are found by the values.
 
-    Raises QueryRefused, QueryTooLong, and PenstockError where all are wanted and they are more than ten million.
+    Raises TableMissing before the first load of what it asks about, QueryRefused, QueryTooLong, and PenstockError where
+    all are wanted and they are more than ten million.
     """
     most = _MOST_ROWS if limit is None else limit
     found = open_warehouse(load_settings()).query(sql, limit=most, seconds=_QUERY_SECONDS)

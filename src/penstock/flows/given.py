@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +16,11 @@ from penstock.flows.batch import Batch
 from penstock.flows.learning import FORM
 from penstock.flows.reading import Reader
 from penstock.formats.engine import cursor
-from penstock.formats.names import quoted
 from penstock.formats.result import REJECTED, RESCUED, ROW
 from penstock.formats.transform import NO_ROWS
 from penstock.ledger import Ledger
-from penstock.model import ObjectRef, Schema, State
+from penstock.model import ObjectRef, State
+from penstock.quoting import quoted
 
 
 class FlowBatch(Batch):
@@ -47,18 +48,18 @@ class FlowBatch(Batch):
     def rows_of(self, ref: ObjectRef) -> pa.Table:
         """The good rows that `check` found, without penstock's own columns.
 
-        Of an object that is not to be loaded none, of the columns that are known.
+        Of an object that is not to be loaded none, of the columns that are known: before the first load those that the
+        dataset declares.
         """
         if ref.id in self._parts:
             return self._parts[ref.id].rows.drop_columns([ROW, RESCUED])
         for number in self._columns:
             return self._parts[number].rows.slice(0, 0).drop_columns([ROW, RESCUED])
-        try:
+        with suppress(Unreadable):
             form = formats.detect(self._fetched[ref.id].name, self._dataset)
-        except Unreadable:
-            return pa.table({})
-        schema = self._ledger.schemas.latest(self._dataset.name, form)
-        return no_rows(schema) if schema is not None else pa.table({})
+            if (schema := self._ledger.schemas.latest(self._dataset.name, form)) is not None:
+                return no_rows({column.name: column.type for column in schema.columns})
+        return no_rows(self._dataset.columns)
 
     def bring(self, given: Mapping[int, Path | None]) -> None:
         """By their ids, what a flow made of objects, as Parquet files, in the place of their rows; None: no rows.
@@ -98,9 +99,11 @@ class FlowBatch(Batch):
         self._columns.pop(ref.id, None)
 
 
-def no_rows(schema: Schema) -> pa.Table:
-    """A table of the schema's columns."""
-    columns = ", ".join(f"NULL::{column.type} AS {quoted(column.name)}" for column in schema.columns)
+def no_rows(types: Mapping[str, str]) -> pa.Table:
+    """A table of these columns."""
+    if not types:
+        return pa.table({})
+    columns = ", ".join(f"NULL::{kind} AS {quoted(name)}" for name, kind in types.items())
     with cursor() as connection:
         return connection.sql(f"SELECT {columns} LIMIT 0").to_arrow_table()
 

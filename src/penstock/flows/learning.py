@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 
 from penstock.flows.reading import Found, Reader
 from penstock.formats.lattice import EXACT, LONG
-from penstock.formats.names import quoted
 from penstock.ledger import Ledger
 from penstock.model import Lease, Schema
+from penstock.quoting import quoted
 from penstock.warehouse.base import LoadPart, Warehouse
 
 # What flows give is remembered apart from the formats of objects, whose columns may be others.

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 
 from penstock.checks import Check
 from penstock.declarations import Dataset
-from penstock.formats.names import literal, quoted
 from penstock.formats.result import ROW
+from penstock.quoting import literal, quoted
 
 # Names no normalised column can have.
 BAD, NOTE, WANTED = "#bad", "#note", "#wanted"

@@ -20,11 +20,12 @@ from penstock.formats.dialect import declared, first_filled, header, of_this_fil
 from penstock.formats.encodings import utf8_file
 from penstock.formats.engine import cursor, little_memory, refuse_wide
 from penstock.formats.kept import Keep
-from penstock.formats.names import literal, normalised, places_of, quoted
+from penstock.formats.names import normalised, places_of
 from penstock.formats.plain import text_file
 from penstock.formats.result import RESCUED, ROW, ReadResult
 from penstock.formats.shape import BAD, LINE, RAW, Value, shape
 from penstock.model import Column, Schema
+from penstock.quoting import literal, quoted
 
 # Makes the view `source` over a relation with the fields c0, c1 … and their record's number n.
 SourceOf = Callable[[duckdb.DuckDBPyConnection, str, Sequence[str], Schema], list[Value]]

@@ -27,12 +27,12 @@ from penstock.formats.dialect import declared, first_fields
 from penstock.formats.encodings import is_utf8
 from penstock.formats.engine import cursor
 from penstock.formats.kept import Keep
-from penstock.formats.names import literal
 from penstock.formats.packed import packing
 from penstock.formats.result import ReadResult
 from penstock.formats.shape import shape_together
 from penstock.formats.together import Piece, take_apart
 from penstock.model import Schema
+from penstock.quoting import literal
 
 # A control character that stands in no CSV; an object that holds it is read alone.
 _MARK = "\x1d"

@@ -17,10 +17,10 @@ import pyarrow as pa
 
 from penstock.errors import Unreadable
 from penstock.formats.dialect import LONGEST_LINE, USUAL_LINE, line_over, nulls
-from penstock.formats.names import literal
 from penstock.formats.noted import refused_rows, with_their_lines
 from penstock.formats.result import REJECTED, ROW, ReadResult
 from penstock.machine_faults import raise_machine_fault
+from penstock.quoting import literal
 
 # A line that never can be a record stands in for one whose open quote swallows the lines after it.
 _STAND_IN = b"\x1d"

@@ -10,9 +10,9 @@ from typing import Any
 import duckdb
 
 from penstock.formats.csv_scan import reading
-from penstock.formats.names import literal
 from penstock.formats.numbers import FRACTION, GROUPED, GROUPED_FRACTION, WHOLE
 from penstock.machine_faults import raise_machine_fault
+from penstock.quoting import literal
 
 # Of more columns than these, one expression serves all.
 _NARROW = 60

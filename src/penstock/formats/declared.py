@@ -18,11 +18,11 @@ import duckdb
 from penstock.declarations import Dataset
 from penstock.formats import delivery
 from penstock.formats.engine import cursor
-from penstock.formats.names import quoted
 from penstock.formats.result import RESCUED, ROW
 from penstock.formats.shape import LINE
 from penstock.machine_faults import first_line, raise_machine_fault
 from penstock.model import Schema
+from penstock.quoting import quoted
 
 _OWN = {ROW: "BIGINT", RESCUED: "VARCHAR", LINE: "BIGINT"}
 _NO_COLUMN = re.compile(r'Referenced (?:column|table) "([^"]+)" not found')

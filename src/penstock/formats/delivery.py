@@ -16,12 +16,12 @@ from penstock.errors import Unreadable
 from penstock.formats.engine import cursor
 from penstock.formats.json import DEEPEST, depth
 from penstock.formats.kept import Keep
-from penstock.formats.names import quoted
 from penstock.formats.plain import plain_file
 from penstock.formats.result import RESCUED, ROW, ReadResult
 from penstock.formats.shape import BAD, LINE, RAW, Value, shape, shape_together
 from penstock.formats.together import Piece, take_apart
 from penstock.model import Column, Schema
+from penstock.quoting import quoted
 
 COLUMNS = {
     "delivery": "VARCHAR",

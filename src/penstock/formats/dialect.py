@@ -13,8 +13,8 @@ import duckdb
 
 from penstock.dialects import Csv
 from penstock.errors import Unreadable
-from penstock.formats.names import literal
 from penstock.machine_faults import raise_machine_fault
+from penstock.quoting import literal
 
 # What else parts fields, where DuckDB found a comma: it prefers one that only stands in numbers.
 _OTHER_DELIMITERS = (";", "\t", "|")

@@ -22,12 +22,13 @@ from penstock.formats.encodings import utf8_file
 from penstock.formats.engine import cursor, little_memory
 from penstock.formats.json_document import array_alone, records_of_array, records_of_document
 from penstock.formats.kept import Keep
-from penstock.formats.names import json_keys, json_path, json_pointer, literal, normalised, quoted, spelling
+from penstock.formats.names import json_keys, json_path, json_pointer, normalised, spelling
 from penstock.formats.numbers import WHOLE
 from penstock.formats.plain import CHUNK, text_file
 from penstock.formats.result import RESCUED, ROW, ReadResult
 from penstock.formats.shape import BAD, LINE, RAW, Value, shape
 from penstock.model import Column, Schema
+from penstock.quoting import literal, quoted
 
 # DuckDB's json_structure recurses: some 50,000 levels end the process.
 DEEPEST = 500

@@ -14,7 +14,8 @@ import pyarrow as pa
 from penstock.declarations import Dataset
 from penstock.errors import Unreadable
 from penstock.formats.engine import cursor
-from penstock.formats.names import json_pointer, literal
+from penstock.formats.names import json_pointer
+from penstock.quoting import literal
 
 # To read a document whole, or to take an array out of one, needs some six times its bytes of memory.
 LARGEST = 512 * 1024**2

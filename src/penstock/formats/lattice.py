@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from penstock.declarations import Dataset
-from penstock.formats.names import literal
+from penstock.quoting import literal
 
 # From here on a DOUBLE does not tell a whole number from the next.
 EXACT = 2**53

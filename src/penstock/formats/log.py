@@ -21,13 +21,13 @@ from penstock.formats.csv import read_records, remembering
 from penstock.formats.csv_scan import reading, refuse_long_lines
 from penstock.formats.engine import cursor
 from penstock.formats.kept import Keep
-from penstock.formats.names import literal, quoted
 from penstock.formats.numbers import WHOLE_WITHOUT_ZEROS
 from penstock.formats.plain import text_file
 from penstock.formats.result import RESCUED, ROW, ReadResult
 from penstock.formats.shape import BAD, LINE, RAW, Value
 from penstock.machine_faults import raise_machine_fault
 from penstock.model import Column, Schema
+from penstock.quoting import literal, quoted
 
 # A line is one field of a CSV whose delimiter stands in no log.
 _LINES: dict[str, Any] = {"delim": "\x1f", "quote": "", "escape": "", "header": False, "skip": 0}

@@ -16,16 +16,6 @@ LONGEST = 56
 _KEY = re.compile(r'\."((?:[^"\\]|\\.)*)"')
 
 
-def quoted(name: str) -> str:
-    """An SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """An SQL string."""
-    return "'" + text.replace("'", "''") + "'"
-
-
 def normalised(originals: Iterable[str]) -> list[str]:
     """Table column names for source names, in order: lower case, `_` between words, unique, none of penstock's own."""
     names: list[str] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from penstock.formats.names import literal
+from penstock.quoting import literal
 
 # `found`: a dot parts thousands only where a comma or a second dot says so. `declared`: it always does. `point`: the
 # point is the decimal mark as declared, and so a comma parts thousands.

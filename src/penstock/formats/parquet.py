@@ -18,13 +18,14 @@ from penstock.declarations import Dataset
 from penstock.errors import DeclarationError, Unreadable
 from penstock.formats.engine import cursor, refuse_wide
 from penstock.formats.kept import Keep
-from penstock.formats.names import literal, normalised, places_of, quoted
+from penstock.formats.names import normalised, places_of
 from penstock.formats.plain import plain_file
 from penstock.formats.result import RESCUED, ROW, ReadResult
 from penstock.formats.shape import BAD, LINE, RAW, Value, shape, shape_together
 from penstock.formats.together import Piece, take_apart
 from penstock.machine_faults import first_line, raise_machine_fault
 from penstock.model import Column, Schema
+from penstock.quoting import literal, quoted
 
 T = TypeVar("T")
 

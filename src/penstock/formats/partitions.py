@@ -11,8 +11,8 @@ import duckdb
 from penstock.declarations import Dataset
 from penstock.errors import DeclarationError, Unreadable
 from penstock.formats.engine import cursor
-from penstock.formats.names import literal
 from penstock.machine_faults import first_line, raise_machine_fault
+from penstock.quoting import literal
 
 # What Hive and Spark write where there is no value.
 _NULL = "__HIVE_DEFAULT_PARTITION__"

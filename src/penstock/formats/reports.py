@@ -13,8 +13,8 @@ import pyarrow as pa
 from penstock.declarations import Dataset
 from penstock.errors import DeclarationError, Unreadable
 from penstock.formats.engine import cursor, in_words
-from penstock.formats.names import quoted
 from penstock.machine_faults import raise_machine_fault
+from penstock.quoting import quoted
 
 
 def report(rows: pa.Table, dataset: Dataset) -> dict[str, Any]:

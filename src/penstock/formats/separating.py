@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 from penstock.declarations import Dataset
 from penstock.formats.asking import BAD, NOTE, PASSED_OVER, told
 from penstock.formats.kept import Keep
-from penstock.formats.names import quoted
 from penstock.formats.result import NOTED, REJECTED, RESCUED, ROW, ReadResult
 from penstock.model import Schema
+from penstock.quoting import quoted
 
 # Names no normalised column can have.
 LINE, RAW = "#line", "#raw"

@@ -31,12 +31,12 @@ from penstock.formats.asking import (
 from penstock.formats.engine import AT_WORK, BY_THE_DATA, in_words, many_columns
 from penstock.formats.kept import Keep
 from penstock.formats.lattice import LONG, Misfits, back_and_forth, lossless, may_be_text, text_columns, wider
-from penstock.formats.names import literal, quoted
 from penstock.formats.numbers import FRACTION, GROUPED_FRACTION, comma_of, fraction_of, pointed, whole_of
 from penstock.formats.result import REJECTED, RESCUED, ROW, ReadResult
 from penstock.formats.separating import LINE, RAW, all_good, result_of, separated
 from penstock.machine_faults import first_line, raise_machine_fault
 from penstock.model import Column, Schema
+from penstock.quoting import literal, quoted
 
 __all__ = ["BAD", "LINE", "RAW", "SHOWN", "Value", "shape", "shape_together"]
 

@@ -16,10 +16,10 @@ from penstock.declarations import Dataset
 from penstock.errors import Unreadable
 from penstock.formats.asking import KEY, key_check
 from penstock.formats.engine import cursor
-from penstock.formats.names import quoted
 from penstock.formats.result import REJECTED, RESCUED, ROW, ReadResult
 from penstock.machine_faults import first_line, machine_fault, raise_machine_fault
 from penstock.model import NAME
+from penstock.quoting import quoted
 
 # As much of an exception's message as a reason needs.
 _MESSAGE = 300

@@ -34,10 +34,13 @@ _PAGE = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Reach:
-    """How a deployment can be woken: its id (None: there is none), and the automations that run it."""
+    """How a deployment can be woken: its id (None: there is none), and the automations that run it.
+
+    `scheduled`: there are none, and it runs by a schedule.
+    """
 
     deployment: str | None
-    automation: Literal["enabled", "paused", "none"]
+    automation: Literal["enabled", "paused", "none", "scheduled"]
 
 
 class PrefectApi:
@@ -69,8 +72,9 @@ class PrefectApi:
                 for automation in self._automations()
                 if any(action.get("deployment_id") == deployment_id for action in automation["actions"])
             ]
+            scheduled = not answer["paused"] and any(schedule["active"] for schedule in answer["schedules"])
         if not enabled:
-            return Reach(deployment=deployment_id, automation="none")
+            return Reach(deployment=deployment_id, automation="scheduled" if scheduled else "none")
         return Reach(deployment=deployment_id, automation="enabled" if any(enabled) else "paused")
 
     def create_run(self, deployment_id: str, *, idempotency_key: str, reason: str) -> str:

@@ -224,6 +224,8 @@ class Relay:
             note = f"the deployment {flow}/{deployment} does not exist; create it with: penstock apply"
         elif reach.automation == "paused":
             note = "its automation is paused; enable it to load what waits"
+        elif reach.automation == "scheduled":
+            note = "no automation runs its deployment: the next run of its schedule takes it"
         elif reach.automation == "none":
             note = "no automation runs its deployment; create it with: penstock apply"
         else:

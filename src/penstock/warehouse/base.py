@@ -162,7 +162,7 @@ class Warehouse(Protocol):
         """
 
     def query(self, sql: str, *, limit: int, seconds: float = 30) -> QueryResult:
-        """Read only, and nothing outside the warehouse. Raises QueryRefused, or QueryTooLong after `seconds`."""
+        """Read only, and nothing outside the warehouse. Raises QueryRefused, its TableMissing, or QueryTooLong."""
 
     def count(self, dataset: str) -> int:
         """Rows in the dataset's table; 0 when there is none yet."""

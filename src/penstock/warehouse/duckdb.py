@@ -20,9 +20,10 @@ import duckdb
 from filelock import FileLock, Timeout
 
 from penstock import faults
-from penstock.errors import QueryRefused, QueryTooLong, WarehouseLocked, WarehouseUnavailable
+from penstock.errors import QueryRefused, QueryTooLong, TableMissing, WarehouseLocked, WarehouseUnavailable
 from penstock.holders import holders, process
 from penstock.machine_faults import advice, first_line, machine_fault
+from penstock.quoting import quoted
 from penstock.warehouse import duckdb_tables as tables
 from penstock.warehouse.base import (
     APPEND,
@@ -171,13 +172,13 @@ class DuckDBWarehouse:
         with self._opened(read_only=True) as connection:
             if not tables.has_table(connection, dataset):
                 return 0
-            row = connection.execute(f"SELECT count(*) FROM {tables.quoted(dataset)}").fetchone()
+            row = connection.execute(f"SELECT count(*) FROM {quoted(dataset)}").fetchone()
             return int(row[0]) if row else 0
 
     def query(self, sql: str, *, limit: int, seconds: float = 30) -> QueryResult:
         """The answer to one statement that reads; see `Warehouse`."""
         if not self.path.exists():
-            raise QueryRefused(f"there is no warehouse at {self.path} yet; load something first")
+            raise TableMissing(f"there is no warehouse at {self.path} yet; load something first")
         with self._opened(read_only=True) as connection:
             connection.execute("SET enable_external_access = false; SET lock_configuration = true")
             return _ask(connection, sql, limit, seconds)
@@ -284,6 +285,9 @@ def _ask(connection: duckdb.DuckDBPyConnection, sql: str, limit: int, seconds: f
         raise QueryTooLong(f"the query took more than {seconds:g} s and was stopped") from None
     except duckdb.IOException:
         raise
+    except duckdb.CatalogException as error:
+        missing_table = "Table with name" in str(error)
+        raise (TableMissing if missing_table else QueryRefused)(str(error).strip()) from None
     except duckdb.Error as error:
         raise QueryRefused(str(error).strip()) from None
     finally:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import duckdb
 
+from penstock.quoting import quoted
 from penstock.warehouse.base import LOADED_AT, OBJECT, REJECTED_SUFFIX, RESCUED, ROW, LoadPart, Write
-from penstock.warehouse.duckdb_tables import described, has_table, quoted
+from penstock.warehouse.duckdb_tables import described, has_table
 from penstock.warehouse.merging import refuse_texts
 from penstock.warehouse.rows import beyond
 from penstock.widening import JSON, TEXT, bound, nested, widening

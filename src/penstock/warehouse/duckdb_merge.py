@@ -7,8 +7,9 @@ from collections.abc import Collection, Sequence
 import duckdb
 
 from penstock.errors import DeclarationError
+from penstock.quoting import quoted
 from penstock.warehouse.base import APPEND, MARKERS, OBJECT, ROW, LoadPart, Write
-from penstock.warehouse.duckdb_tables import NAMES, quoted, registered
+from penstock.warehouse.duckdb_tables import NAMES, registered
 from penstock.warehouse.merging import ADDRESS, losers, merged_columns
 
 

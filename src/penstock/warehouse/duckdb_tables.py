@@ -10,6 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from penstock.errors import LeaseLost
+from penstock.quoting import quoted
 from penstock.warehouse.base import (
     FENCES,
     LOADED_AT,
@@ -225,8 +226,3 @@ def mark(
         [dataset, token, run, now],
     )
     connection.unregister("arriving")
-
-
-def quoted(name: str) -> str:
-    """An identifier, quoted."""
-    return '"' + name.replace('"', '""') + '"'

@@ -22,7 +22,7 @@ from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict
 
 from penstock import faults
-from penstock.errors import QueryRefused, QueryTooLong, SettingsError, WarehouseLocked
+from penstock.errors import QueryRefused, QueryTooLong, SettingsError, TableMissing, WarehouseLocked
 from penstock.errors import WarehouseUnavailable as Unavailable
 from penstock.warehouse.base import (
     APPEND,
@@ -195,6 +195,8 @@ class PostgresWarehouse:
                     columns = tuple(column.name for column in cursor.description or ())
             except errors.QueryCanceled:
                 raise QueryTooLong(f"the query took more than {seconds:g} s and was stopped") from None
+            except errors.UndefinedTable as error:
+                raise TableMissing(str(error).strip()) from None
             except psycopg.Error as error:
                 if connection.closed:
                     raise

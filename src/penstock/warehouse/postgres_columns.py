@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from penstock.errors import DeclarationError
+from penstock.quoting import quoted
 from penstock.warehouse.base import LOADED_AT, OBJECT, REJECTED_SUFFIX, RESCUED, ROW, LoadPart, Write
 from penstock.warehouse.merging import refuse_texts
 from penstock.warehouse.postgres_session import Session
-from penstock.warehouse.postgres_types import as_kept, as_text, column_name, column_type, like, quoted
+from penstock.warehouse.postgres_types import as_kept, as_text, column_name, column_type, like
 from penstock.warehouse.rows import beyond
 from penstock.widening import TEXT, bound, widening
 

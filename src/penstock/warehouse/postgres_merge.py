@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 
+from penstock.quoting import quoted
 from penstock.warehouse.base import APPEND, MARKERS, OBJECT, ROW, LoadPart, Write
 from penstock.warehouse.merging import ADDRESS, losers, merged_columns
 from penstock.warehouse.postgres_session import Session
-from penstock.warehouse.postgres_types import column_name, quoted
+from penstock.warehouse.postgres_types import column_name
 
 # As DuckDB compares text: by bytes, whatever the database's language.
 _BYTEWISE = ' COLLATE "C"'

@@ -14,6 +14,7 @@ from psycopg import errors
 from psycopg.sql import Literal
 
 from penstock.errors import LeaseLost, SettingsError
+from penstock.quoting import quoted
 from penstock.warehouse.base import (
     FENCES,
     LOADED_AT,
@@ -25,7 +26,7 @@ from penstock.warehouse.base import (
     ROW,
     LoadPart,
 )
-from penstock.warehouse.postgres_types import column_name, csv, quoted, table_name
+from penstock.warehouse.postgres_types import column_name, csv, table_name
 from penstock.warehouse.rows import together
 
 # The first number is "penstock"'s own among a database's advisory locks.

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from penstock.machine_faults import raise_machine_fault
+from penstock.quoting import quoted
 from penstock.warehouse.base import LOADED_AT
 from penstock.widening import NOTHING, TEXT, nested
 
@@ -123,11 +124,6 @@ def table_name(name: str) -> str:
 def column_name(name: str) -> str:
     """As `table_name`; a name that every table has already gets a `_` at its end."""
     return table_name(f"{name}_" if name in _SYSTEM else name)
-
-
-def quoted(name: str) -> str:
-    """An SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def csv(rows: pa.Table, columns: Sequence[tuple[str, str]], now: datetime) -> Iterator[bytes]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -36,16 +36,22 @@ _FORWARDED = re.compile(
 
 
 class Area(Enum):
-    """What a path belongs to."""
+    """What a path belongs to; `ASKED` has what each asks of a request."""
 
     OPEN = "open"
-    """Anybody may ask: a source that verifies its senders, and whether the process is up."""
     UNVERIFIED = "unverified"
-    """A source that verifies nothing: no web page may post to it."""
     NOTIFICATIONS = "notifications"
-    """Has a token of its own."""
     OPERATIONS = "operations"
-    """Everything else: readiness, metrics, the OpenAPI document, the project's own routes."""
+
+
+ASKED: Mapping[Area, str] = {
+    Area.OPEN: "nothing: a source that verifies its senders looks itself, and that the process is up is no secret",
+    Area.UNVERIFIED: "that no web page sent it, on loopback: Host and Origin are this machine's own; elsewhere nothing",
+    Area.NOTIFICATIONS: "`PENSTOCK_NOTIFY_TOKEN`, as bearer token or as the password of the user `penstock`; on "
+    "loopback, that no page of another site sent it",
+    Area.OPERATIONS: "`PENSTOCK_API_TOKEN` as bearer token; without it only what a program on this machine sends over "
+    "loopback, past no proxy, with Host and Origin its own",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

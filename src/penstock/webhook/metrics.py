@@ -20,10 +20,7 @@ _GROUP = (1, 2, 5, 10, 25, 50, 100, 250, 500)
 
 
 class Metrics:
-    """`outcome` is `accepted`, `duplicate`, `error` or a problem's kind.
-
-    `shared` is the folder of several workers, of whom no two that live have the same `number`.
-    """
+    """`shared` is the folder of several workers, of whom no two that live have the same `number`."""
 
     def __init__(self, shared: Path | None = None, number: int = 0) -> None:
         if shared is not None:
@@ -31,7 +28,10 @@ class Metrics:
         self._shared = shared
         self.registry = CollectorRegistry()
         self._requests = Counter(
-            "penstock_webhook_requests", "Webhook requests", ["source", "outcome"], registry=self.registry
+            "penstock_webhook_requests",
+            "Webhook requests; outcome is accepted, duplicate, handshake, error or a problem's kind",
+            ["source", "outcome"],
+            registry=self.registry,
         )
         self._seconds = Histogram(
             "penstock_webhook_seconds",
@@ -47,15 +47,26 @@ class Metrics:
             registry=self.registry,
         )
         self._notifications = Counter(
-            "penstock_notification_requests", "Bucket notifications", ["outcome"], registry=self.registry
+            "penstock_notification_requests",
+            "Bucket notifications; outcome is noted, error or a problem's kind",
+            ["outcome"],
+            registry=self.registry,
         )
-        self._hints = Counter("penstock_notification_hints", "Keys they named", ["outcome"], registry=self.registry)
+        self._hints = Counter(
+            "penstock_notification_hints",
+            "Keys they named; outcome is seen, removed, ignored, skipped, unusable, failed or unkept",
+            ["outcome"],
+            registry=self.registry,
+        )
         self._missed = Counter(
-            "penstock_rejected_missed", "Refused requests that were not kept", ["source", "why"], registry=self.registry
+            "penstock_rejected_missed",
+            "Refused requests that were not kept; why is rate, queue or ledger",
+            ["source", "why"],
+            registry=self.registry,
         )
         self._guarded = Counter(
             "penstock_guard_refusals",
-            "Requests that came from where they may not",
+            "Requests that came from where they may not; outcome is a problem's kind",
             ["area", "outcome"],
             registry=self.registry,
         )

@@ -82,9 +82,14 @@ def add_operations(app: FastAPI, intake: Intake, metrics: Metrics, check_seconds
         text = await anyio.to_thread.run_sync(metrics.text)
         return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    app.add_api_route(HEALTH, healthz, methods=["GET"], responses=documented())
+    app.add_api_route(HEALTH, healthz, methods=["GET"], response_description="It is up", responses=documented())
     app.add_api_route(
-        READINESS, readyz, methods=["GET"], responses=documented("not-ready", *REFUSALS), openapi_extra=_SECURED
+        READINESS,
+        readyz,
+        methods=["GET"],
+        response_description="What is sent now can be made durable",
+        responses=documented("not-ready", *REFUSALS),
+        openapi_extra=_SECURED,
     )
     app.add_api_route(
         METRICS,

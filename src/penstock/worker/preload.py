@@ -76,5 +76,8 @@ _import_without_threads()
 _ROOT = import_module("penstock.settings").load_settings().project_dir.resolve()
 _import_project(_ROOT)
 _complete_models()
+# From its import on NumPy's OpenBLAS has a thread for every further core. It ends them before a fork, and begins new
+# ones where it computes. A thread that nobody ends so is counted, as it has to be.
+os.waitpid(os.fork() or os._exit(0), 0)
 THREADS = threads_alive()
 IMPORTED = imported(_ROOT, since_ns=_BEGAN)
