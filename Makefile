@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
 
-.PHONY: help demo up test test-slow lint secrets audit check minio soak fuzz bench clean
+.PHONY: help demo up test test-slow lint secrets audit check docs pictures minio soak fuzz bench clean
 
 help: ## What there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,6 +15,13 @@ demo: .venv/ready ## The whole pipe on real files, in a temporary folder
 
 up: .venv/ready ## Everything for this project, until Ctrl-C
 	@.venv/bin/penstock up
+
+docs: .venv/ready ## docs/reference/ from the code, and the documentation as a site into site/
+	$(PYTHON) scripts/reference.py
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
+
+pictures: .venv/ready ## Draw docs/pictures/ whose text in the Markdown changed; needs the network, and up to a minute for each
+	$$(command -v uv || echo .uv/bin/uv) run --quiet --script scripts/pictures.py
 
 minio: ## Build the pinned MinIO once, into the user's cache (about 4 minutes on 2 cores)
 	@python3 scripts/build_minio.py
@@ -58,4 +65,4 @@ bench: .venv/bench minio ## Measure, 40 minutes, into bench/RESULTS.md; or only 
 	$(PYTHON) -m bench $(or $(ARGS),--out bench/results.json)
 
 clean: ## Remove what was built here; .penstock/ and inbox/ stay
-	rm -rf .venv .uv dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .uv dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -22,6 +22,7 @@ _LONGEST = [
     "tests/acceptance/test_soak.py",
     "tests/acceptance/test_compose_processes.py",
     "tests/acceptance/test_new_project.py",
+    "tests/pipelines/test_docs_commands.py",
     "tests/acceptance/test_bench.py",
     "tests/acceptance/test_webhook_fuzz.py",
     "tests/acceptance/test_webhook_kill.py",
