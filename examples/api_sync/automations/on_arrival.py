@@ -1,0 +1,5 @@
+"""A page that has landed is merged into the table at once."""
+
+from penstock import on_arrival
+
+AUTOMATIONS = [on_arrival("customers")]
