@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Kind = Literal["create", "update", "drift", "delete", "unchanged"]
@@ -15,6 +15,9 @@ Severity = Literal["error", "warning"]
 
 # The share of what a project owns that may go at once without being asked for by name.
 BRAKE = 0.30
+
+# The rule that an automation breaks which names a block that is not there.
+NO_BLOCK = "no-block"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +85,15 @@ class Plan:
     def errors(self) -> list[Finding]:
         """What must be mended before anything can be applied."""
         return [finding for finding in self.findings if finding.severity == "error"]
+
+    def without(self, rule: str) -> Plan:
+        """Without the automations that break this rule, which is said as a warning then."""
+        broken = {found.name for found in self.errors if found.rule == rule}
+        return replace(
+            self,
+            changes=[one for one in self.changes if one.what != "automation" or one.name not in broken],
+            findings=[replace(found, severity="warning") if found.rule == rule else found for found in self.findings],
+        )
 
     def count(self, *kinds: Kind) -> int:
         """How many changes are of these kinds."""

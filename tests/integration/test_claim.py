@@ -158,7 +158,8 @@ def test_what_the_dataset_reads_is_loaded_as_ingest_loads_it(shop: Shop) -> None
     shop.put("sales/03.csv", b'{"not": \x00')
     with penstock.claim("sales") as claim:
         claim.load()
-        assert [one.key for one in claim.objects] == ["sales/01.csv", "sales/02.csv"]
+        assert [one.key for one in claim.objects] == ["sales/01.csv", "sales/02.csv", "sales/03.csv"]
+        assert [one.key for one in claim.quarantined] == ["sales/03.csv"]
     assert shop.rows("id, name") == [(1, "n1"), (2, "n2")]
     assert shop.states(1, 2, 3) == [State.LOADED, State.LOADED, State.QUARANTINED]
 
@@ -193,6 +194,16 @@ def test_what_cannot_be_read_has_the_declared_columns(shop: Shop) -> None:
         assert bills.objects[0].arrow().schema == pa.schema([("id", pa.int64()), ("day", pa.date32())])
         assert sales.objects[0].arrow().column_names == []
     assert not bills.busy
+
+
+def test_a_column_without_a_value_becomes_no_text(shop: Shop) -> None:
+    """What is None in all rows of a batch gets its type by the first value that comes."""
+    for number, score in ((1, None), (2, 0.5), (3, None)):
+        shop.arrive(number)
+        with penstock.claim("sales") as claim:
+            claim.load([{"id": number, "score": score}])
+    assert shop.rows("id, score") == [(1, None), (2, 0.5), (3, None)]
+    assert ("score", "DOUBLE") in [row[:2] for row in shop.warehouse.query("DESCRIBE sales", limit=99).rows]
 
 
 def test_rows_of_the_whole_batch(shop: Shop) -> None:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -20,7 +21,7 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 
 from penstock.cli.planning import Planned, carry_out, make_plan
 from penstock.errors import ServerChanged
-from penstock.plan import Change
+from penstock.plan import NO_BLOCK, Change
 from penstock.settings import Settings, load_settings
 from tests.integration.prefect_parts import PrefectParts, prefect_parts
 from tests.real_store import real_store
@@ -291,6 +292,22 @@ def test_what_a_declared_automation_refers_to_is_not_pruned_away(project: Projec
     weather.unlink()
     assert project.plan().plan.errors == []
     assert [found.rule for found in project.plan(prune=True).plan.errors] == ["unresolved"]
+
+
+def test_an_automation_without_its_block_keeps_no_other_away(project: Project) -> None:
+    """`up` leaves it out, which is a warning then, and makes all that is declared besides."""
+    tells = one().replace("DoNothing()", 'notify("slack-webhook/later", body="x")')
+    project.declare(tells.replace("import Automation", "import Automation, notify"))
+    (project.folder / "automations" / "more.py").write_text(
+        'from penstock import on_arrival\nAUTOMATIONS = [on_arrival("sales")]\n'
+    )
+    planned = project.plan()
+    assert [found.rule for found in planned.plan.errors] == ["no-block"]
+    left = replace(planned, plan=planned.plan.without(NO_BLOCK))
+    assert [(found.rule, found.severity) for found in left.plan.findings] == [("no-block", "warning")]
+    project.carry_out(left)
+    assert f"{project.name}: one" not in project.there()
+    assert [change.name for change in project.plan().plan.to_do] == [f"{project.name}: one"]
 
 
 def test_what_an_operator_gave_a_deployment_stays(project: Project) -> None:

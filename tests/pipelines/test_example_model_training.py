@@ -164,27 +164,6 @@ def test_the_same_days_again_train_nothing(rain: Rain) -> None:
     rain.ended("train", "Skipped", f"{BOTH} was trained on these days, and judged")
 
 
-def test_mlflow_has_every_verdict(rain: Rain) -> None:
-    """It is asked by its own client: scores, parameters, and why."""
-    from mlflow import MlflowClient
-
-    client = MlflowClient(f"sqlite:///{rain.up.home / 'mlflow.db'}")
-
-    def tracked() -> dict[str, Any]:
-        experiment = client.get_experiment_by_name("rain")
-        assert experiment is not None
-        runs = client.search_runs([experiment.experiment_id])
-        by_model = {run.info.run_name: run.data for run in runs}
-        return by_model if len(by_model) == 5 else {}
-
-    runs = wait_for(tracked, seconds=WITHIN_SECONDS, what="MLflow has all five")
-    assert round(runs[MISLED].metrics["score"], 4) == 0.5109
-    assert round(runs[MISLED].metrics["champion_score"], 4) == 0.5441
-    assert runs[MISLED].tags["promoted"] == "False"
-    assert runs[FIRST].params["training_days"] == "277"
-    assert not (rain.up.folder / "mlruns").exists()
-
-
 def test_forecasts_are_answered_by_the_model_in_use(rain: Rain) -> None:
     """A file that is not the one of the report is not loaded; with the right one every day has its answer."""
     champion = rain.current()
@@ -198,3 +177,25 @@ def test_forecasts_are_answered_by_the_model_in_use(rain: Rain) -> None:
     rain.up.ends_as("forecasts/2015-06.csv", "loaded")
     found = rain.rows("SELECT count(*), count(*) FILTER (wet), min(model), max(model) FROM forecasts")
     assert found == [(30, 3, champion, champion)]
+
+
+def test_mlflow_has_every_verdict_once(rain: Rain) -> None:
+    """In the end, after what ran at once: asked by its own client for scores, parameters, and why."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{rain.up.home / 'mlflow.db'}")
+
+    def tracked() -> dict[str, Any]:
+        experiment = client.get_experiment_by_name("rain")
+        assert experiment is not None
+        runs = client.search_runs([experiment.experiment_id])
+        by_model = {run.info.run_name: run.data for run in runs}
+        assert len(by_model) == len(runs)
+        return by_model if len(runs) == 5 else {}
+
+    runs = wait_for(tracked, seconds=WITHIN_SECONDS, what="MLflow has all five")
+    assert round(runs[MISLED].metrics["score"], 4) == 0.5109
+    assert round(runs[MISLED].metrics["champion_score"], 4) == 0.5441
+    assert runs[MISLED].tags["promoted"] == "False"
+    assert runs[FIRST].params["training_days"] == "277"
+    assert not (rain.up.folder / "mlruns").exists()

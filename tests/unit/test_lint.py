@@ -91,11 +91,14 @@ METRIC = MetricTrigger(metric=MetricTriggerQuery(name=PrefectMetric.duration, th
 FINDS: dict[str, dict[str, Automation]] = {
     "unresolved": {
         "a deployment": on_loaded("sales", run_deployment("etl/dayly")),
-        "a block": on_loaded("sales", notify("slack-webhook/nobody", body="x")),
         "an id": on_loaded("sales", actions.RunDeployment(deployment_id=uuid4())),
         "a dataset": on_loaded("salse", TELL),
         "a related dataset": on_quarantined("salse", TELL),
         "an event": when("penstock.dataset.load", match=DATASET_FIELDS),
+    },
+    "no-block": {
+        "a notification's": on_loaded("sales", notify("slack-webhook/nobody", body="x")),
+        "a webhook's": on_loaded("sales", call_webhook("webhook/none")),
     },
     "not-on-this-server": {
         "a metric": on(METRIC),
@@ -378,7 +381,7 @@ def test_allow_silences_warnings_alone() -> None:
         allow=["throttles", "unresolved"],
     )
     assert rules(allowed) == []
-    assert rules(on_loaded("sales", call_webhook("webhook/none"), allow=["unresolved"])) == ["unresolved"]
+    assert rules(on_loaded("sales", call_webhook("webhook/none"), allow=["no-block"])) == ["no-block"]
 
 
 def test_the_order_is_always_the_same() -> None:

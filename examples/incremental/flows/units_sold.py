@@ -29,9 +29,8 @@ def count_units():
             units = per_product(one.arrow())
             claim.load(units, of=one)
             rows += units.num_rows
-        # Without those that could not be read: they are in quarantine.
-        objects = len(claim.objects)
-    refused = taken - objects
+        refused = len(claim.quarantined)
+    objects = taken - refused
     result = counted(objects=objects, rows=rows, refused=refused)
     if not taken:
         return Completed(name="Skipped", message="nothing is new, or another run has it", data=result)

@@ -17,7 +17,6 @@ import penstock
 # scikit-learn is imported where it is used: `penstock status` reads these files too, and would wait for it.
 
 _FOLDER = "models/rain"
-_TABLES = "SELECT table_name FROM information_schema.tables"
 _JUDGED = "SELECT * FROM rain_models ORDER BY decided_at DESC"
 
 
@@ -59,9 +58,10 @@ def score(fitted: Any, days: Sequence[Day]) -> float:
 
 def judged() -> list[dict[str, Any]]:
     """Every model about which was decided, the latest first: the truth, of which `current.json` is a copy."""
-    if "rain_models" not in penstock.query(_TABLES)["table_name"].to_pylist():
+    try:
+        return penstock.query(_JUDGED).to_pylist()
+    except penstock.TableMissing:
         return []
-    return penstock.query(_JUDGED).to_pylist()
 
 
 def champion_of(rows: Sequence[Mapping[str, Any]]) -> str | None:

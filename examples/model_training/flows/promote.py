@@ -10,7 +10,6 @@ from typing import Any
 
 from flows._models import champion_of, judged, load_model, point_at_champion, score
 from flows._rain import Day, Verdict, judge, split
-from flows._tracking import show
 from flows.train import days
 from prefect import flow, task
 from prefect.artifacts import create_table_artifact
@@ -42,12 +41,6 @@ def compare(model: str, champion: str | None, held_out: list[Day]) -> dict[str, 
     return found if champion is None else {**found, "champion": champion, "champion_score": scores[champion]}
 
 
-@task(retries=2, retry_delay_seconds=10)
-def track(rows: list[dict[str, Any]]) -> None:
-    """Models in MLflow, where it is installed."""
-    show(rows)
-
-
 @flow(timeout_seconds=900)
 def promote():
     """Judges what was handed in. Ends as Promoted, Kept or Skipped."""
@@ -64,12 +57,10 @@ def promote():
             decided += rows
     # Only now it is decided. A run that dies here is made up for by the next one, which each morning has.
     current = point_at_champion()
-    rows = judged()[:100]
-    # Whether MLflow can be had is no reason for a model to wait.
-    track(rows, return_state=True)
     if not decided:
         return Completed(name="Skipped", message="no model was handed in, or another run has it")
-    shown = [{name: str(value) for name, value in row.items() if not name.startswith("_")} for row in rows]
+    latest = judged()[:100]
+    shown = [{name: str(value) for name, value in row.items() if not name.startswith("_")} for row in latest]
     create_table_artifact(shown, key="rain-models", description=f"The latest first; in use is {current}.")
     said = "; ".join(f"{row['model']}: {row['reason']}" for row in decided)
     return Completed(name="Promoted" if any(row["promoted"] for row in decided) else "Kept", message=said)

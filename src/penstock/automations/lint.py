@@ -22,13 +22,14 @@ from penstock.automations.forms import ACTIONS, ID_FIELDS, Form, Names, referenc
 from penstock.automations.parameters import Accepts
 from penstock.automations.templates import Problem, Shape
 from penstock.errors import DeclarationError
-from penstock.plan import Finding
+from penstock.plan import NO_BLOCK, Finding
 
 # Every rule, in the order in which its findings come, with what it finds.
 RULES: Mapping[str, str] = {
     "same-name": "two automations have one name",
     "foreign-name": "an automation of that name is on the server and is not this project's",
-    "unresolved": "a name that nothing has: a deployment, pool, block or automation; a dataset; an event of penstock",
+    "unresolved": "a name that nothing has: a deployment, pool or automation; a dataset; an event of penstock",
+    NO_BLOCK: "a block that the server does not have",
     "consumer": "an automation runs `ingest` for a dataset that a flow of the project's own consumes",
     "not-on-this-server": "a trigger or an action that only Prefect Cloud knows",
     "matches-everything": "a trigger that every event matches",
@@ -134,7 +135,10 @@ def _unresolved(one: _Declared) -> Iterator[Problem]:
         if one.names.id_of(kind, name) is None and not _is_consumed(name, one.names):
             known = one.names.known(kind)
             reason = f"refers to the {kind} {name!r}, which does not exist{_meant(name, known)}; {_there_are(known)}"
-            yield Problem("unresolved", "error", reason)
+            if kind == "block":
+                yield Problem(NO_BLOCK, "error", f"{reason}. Make it on the server, then: penstock apply")
+            else:
+                yield Problem("unresolved", "error", reason)
     for _, action in one.actions:
         for id_field, (kind, _) in ID_FIELDS.items():
             if id_field in action and one.names.name_of(kind, str(action[id_field])) is None:

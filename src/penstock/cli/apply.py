@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,16 +31,20 @@ def apply_project(
     settings: Settings,
     *,
     prune: bool = False,
+    leave_out: str | None = None,
     agree: Callable[[Plan], None] = refuse_errors,
     say: Callable[[Change], None] = lambda change: None,
 ) -> Plan:
     """Plan and carry it out, if `agree` does not raise; returns the plan.
 
-    Raises ServerChanged when the server was changed in between, PrefectUnavailable.
+    Automations that break the rule `leave_out` are left out, instead of keeping all the others away. Raises
+    ServerChanged when the server was changed in between, PrefectUnavailable.
     """
 
     async def work(client: PrefectClient) -> Plan:
         planned = await make_plan(client, settings, prune=prune)
+        if leave_out:
+            planned = replace(planned, plan=planned.plan.without(leave_out))
         agree(planned.plan)
         await carry_out(client, planned, say=say)
         return planned.plan

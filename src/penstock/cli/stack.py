@@ -27,7 +27,7 @@ from penstock.errors import NotRunning, SettingsError, StoreUnavailable, Transie
 from penstock.ledger import Ledger
 from penstock.ledger.database import utc_now
 from penstock.objects import ObjectStore
-from penstock.plan import Plan
+from penstock.plan import NO_BLOCK, Plan
 from penstock.project import Project, load_project
 from penstock.settings import RUNTIME_FILE, Settings, load_settings, masked, without_login, write_made
 from penstock.webhook.serve import SHUTDOWN_SECONDS
@@ -128,6 +128,9 @@ def _start(project_dir: Path, supervisor: Supervisor, *, say: Callable[[str], No
             f"prefect     {settings.project} was applied from {folder} until now. If that is another project, give "
             "this one a name of its own (pyproject.toml, or PENSTOCK_PROJECT): of one name they are one project"
         )
+    for found in applied.findings:
+        if found.rule == NO_BLOCK:
+            say(f"prefect     left out: {found.name}: {found.reason}")
     supervisor.wait_ready("serve", "worker", seconds=_READY_SECONDS)
     say(f"webhook     http://{settings.host}:{webhook_port}{_unless(asked_port, webhook_port)}")
     return Stack(
@@ -252,7 +255,7 @@ def _apply(settings: Settings, *, attempts: int = 5) -> Plan:
     # A server that has just come up may refuse the first writes while its database settles.
     for attempt in range(1, attempts + 1):
         try:
-            return apply_project(settings)
+            return apply_project(settings, leave_out=NO_BLOCK)
         except Transient:
             if attempt == attempts:
                 raise

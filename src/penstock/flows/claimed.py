@@ -103,8 +103,13 @@ class Claim:
 
     @property
     def objects(self) -> list[ClaimedObject]:
-        """Those of which nothing is decided yet: all, until some are found to be unreadable or put aside."""
-        return [one for one in self._objects if self._is_open(one.id)]
+        """All of them, in the order of arrival, and the same list whatever becomes of them."""
+        return list(self._objects)
+
+    @property
+    def quarantined(self) -> list[ClaimedObject]:
+        """Those that will be in quarantine: put aside by the flow, or by the dataset's reading if it was asked for."""
+        return [one for one in self._objects if self._batch and self._batch.is_quarantined(one.id)]
 
     def load(self, rows: Any = None, *, of: ClaimedObject | None = None) -> None:
         """Have rows loaded when the block ends: a pyarrow.Table, a DataFrame, or a list of dicts.
@@ -162,7 +167,7 @@ class Claim:
             self._checked = True
 
     def _unsaid(self) -> list[ClaimedObject]:
-        return [one for one in self.objects if one.id not in self._given]
+        return [one for one in self._objects if self._is_open(one.id) and one.id not in self._given]
 
     def _is_open(self, number: int) -> bool:
         return self._batch is not None and number not in self._batch.outcomes
@@ -189,7 +194,7 @@ class Claim:
         self.end()
         if self._of_all:
             unsaid = self._unsaid()
-            if not unsaid and self.objects:
+            if not unsaid and any(self._is_open(one.id) for one in self._objects):
                 raise Misused(
                     f"rows for the whole claim of {self.dataset}, and each object has its own already: say of= for them"
                 )

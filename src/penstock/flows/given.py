@@ -88,6 +88,10 @@ class FlowBatch(Batch):
                 self._parts[ref.id] = replace(part, rejected=aside)
         self._round_off()
 
+    def is_quarantined(self, number: int) -> bool:
+        """Whether the object of that id is to go to quarantine."""
+        return number in self.outcomes and self.outcomes[number].state is State.QUARANTINED
+
     def put_aside(self, ref: ObjectRef, reason: str) -> None:
         """The object goes to quarantine."""
         self._forget(ref)

@@ -63,7 +63,10 @@ def put_together(tables: Sequence[pa.Table]) -> pa.Table:
         found = pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
         raise PenstockError(f"the rows of several load(…) do not fit together: {error}"[:300]) from error
-    return found.select([name for name in found.column_names if not name.startswith(_OWN)])
+    found = found.select([name for name in found.column_names if not name.startswith(_OWN)])
+    # A column of nothing but None has no type: the table's would become text by it. Left out it is as empty.
+    typed = [field.name for field in found.schema if not pa.types.is_null(field.type)]
+    return found.select(typed) if typed else found
 
 
 def write_parquet(rows: pa.Table, path: Path) -> None:
