@@ -90,9 +90,12 @@ class Landing:
     def put(self, key: str, data: BinaryIO, size: int) -> bool:
         """Put what a flow made and record it; returns whether it was new, since the same bytes again are not.
 
-        Raises Refused for a key that cannot be or that no dataset takes, and Transient; a flow that tries again does no
-        harm.
+        Of two that put the same at once both may be told so, though it is recorded once; and so is everybody by a store
+        whose ETags are not made of the bytes. Raises Refused for a key that cannot be or that no dataset takes, and
+        Transient; a flow that tries again does no harm.
         """
+        if key.endswith("/") or key.startswith(RESERVED_PREFIX):
+            raise Refused(f"{key} is the name of a folder, or penstock's own; land under the name of an object")
         if self.dataset_for(key) is None:
             raise Refused(no_dataset(key, self._datasets))
         try:

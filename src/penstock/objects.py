@@ -422,7 +422,9 @@ class ObjectStore:
     ) -> PenstockError:
         """Which of our errors an error of minio-py or urllib3 is; the message never holds a response's body."""
         if isinstance(error, HTTPError):
-            return StoreUnavailable(f"the object store at {self.endpoint} does not answer ({_reason(error)})")
+            return StoreUnavailable(
+                f"the object store at {self.endpoint} does not answer ({_reason(error)}): look at PENSTOCK_S3_ENDPOINT"
+            )
         kind: type[PenstockError] = Refused
         text = "{subject!r}: the store at {endpoint} does not take it ({code})"
         code, status = _code(error), _status(error)

@@ -36,7 +36,7 @@ _OTHER_NAMES = {
 }
 _MAPPINGS = {
     "columns": '{"day": "DATE"}',
-    "checks": '{"amount_positive": "amount > 0"}',
+    "checks": '{"amount_positive": "amount > 0", "id_known": not_null("id")}',
     "derive": '{"gross": "amount * 1.2"}',
     "report": '{"total": "sum(amount)"}',
 }
@@ -104,7 +104,8 @@ def _not_a_word(what: str, found: object, words: tuple[str, ...]) -> str:
 
 def _wrong_mapping(what: str, found: object, example: str) -> Iterator[str]:
     if not isinstance(found, Mapping):
-        yield f"{what} must be texts by name, {what}={example}, not a {type(found).__name__}"
+        values = "texts or helpers" if what == "checks" else "texts"
+        yield f"{what} must be {values} by name, {what}={example}, not a {type(found).__name__}"
         return
     for name, value in found.items():
         if not isinstance(name, str):

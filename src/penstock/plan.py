@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -86,14 +86,15 @@ class Plan:
         """What must be mended before anything can be applied."""
         return [finding for finding in self.findings if finding.severity == "error"]
 
-    def without(self, rule: str) -> Plan:
-        """Without the automations that break this rule, which is said as a warning then."""
-        broken = {found.name for found in self.errors if found.rule == rule}
-        return replace(
-            self,
-            changes=[one for one in self.changes if one.what != "automation" or one.name not in broken],
-            findings=[replace(found, severity="warning") if found.rule == rule else found for found in self.findings],
-        )
+    def without(self, names: Collection[str], rule: str, why: str) -> Plan:
+        """Without the automations of these names; that they break `rule`, or that they are left out, is a warning."""
+        found = [
+            replace(one, severity="warning") if one.rule == rule and one.name in names else one for one in self.findings
+        ]
+        told = {one.name for one in found if one.rule == rule}
+        found += [Finding(rule=rule, severity="warning", name=name, reason=why) for name in sorted({*names} - told)]
+        kept = [one for one in self.changes if one.what != "automation" or one.name not in names]
+        return replace(self, changes=kept, findings=found)
 
     def count(self, *kinds: Kind) -> int:
         """How many changes are of these kinds."""

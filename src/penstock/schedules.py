@@ -80,6 +80,7 @@ def _period(rule: str) -> timedelta | None:
 
 
 def _wrong_part(text: str) -> str | None:
+    begins = "DTSTART" in text.upper()
     for line in text.split("\n"):
         head, colon, rule = line.rpartition(":")
         if colon and head.upper() not in ("RRULE", "EXRULE"):
@@ -92,9 +93,20 @@ def _wrong_part(text: str) -> str | None:
                 return f"there is no {name}{did_you_mean(name, _PARTS, shown='{}')}"
             if name.upper() == "INTERVAL" and not (value.isdecimal() and int(value)):
                 return f"INTERVAL is a number from 1 on, not {value}"
+            if not begins and (wrong := _wrong_without_beginning(name.upper(), value.upper())):
+                return f"{part} {wrong}"
             if name.upper() == "FREQ" and value.upper() not in _FREQUENCIES:
                 near = did_you_mean(value, _FREQUENCIES, shown="{}")
                 return f"FREQ is one of {', '.join(_FREQUENCIES)}, not {value}{near}"
+    return None
+
+
+def _wrong_without_beginning(name: str, value: str) -> str | None:
+    # Prefect has such a rule begin in 2020, in the schedule's time zone: it would never run, and nobody would say so.
+    if name == "COUNT":
+        return "counts from a beginning: say it in a line before, DTSTART:20260301T030000, and then RRULE:…"
+    if name == "UNTIL" and value.endswith("Z"):
+        return "has another time zone than a rule without DTSTART: leave out the Z"
     return None
 
 

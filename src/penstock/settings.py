@@ -27,6 +27,8 @@ from penstock.errors import SettingsError
 PREFIX = "PENSTOCK_"
 RUNTIME_FILE = "up.json"
 SECRETS_FILE = "secrets.json"
+# Which kind of store made the folder with the objects.
+KIND_FILE = "store.kind"
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

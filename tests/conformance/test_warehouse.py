@@ -407,8 +407,11 @@ def test_a_table_that_is_not_there_yet_is_told_apart(warehouse: Warehouse, load:
     for loaded in (False, True):
         if loaded:
             load(A)
-        with pytest.raises(TableMissing, match="later" if loaded else "later|no warehouse"):
+        with pytest.raises(TableMissing, match="no table later" if loaded else "no table later|no warehouse") as told:
             warehouse.query("SELECT count(*) FROM later", limit=1)
+        assert "made with" in str(told.value)
+        assert str(told.value).endswith("penstock status")
+        assert "did you mean" not in str(told.value)
 
 
 def test_query_is_stopped_after_its_time(bench: WarehouseBench, load: Load) -> None:

@@ -206,6 +206,17 @@ def test_a_column_without_a_value_becomes_no_text(shop: Shop) -> None:
     assert ("score", "DOUBLE") in [row[:2] for row in shop.warehouse.query("DESCRIBE sales", limit=99).rows]
 
 
+def test_rows_of_a_batch_of_which_nothing_can_be_read_are_refused(shop: Shop) -> None:
+    """They would belong to no object: that is said, and nothing is lost without a word."""
+    shop.put("sales/01.csv", b"\x00\x01\x02 not text")
+    with pytest.raises(PenstockError, match="all of its objects go to quarantine"), penstock.claim("sales") as claim:
+        claim.load([{"total": claim.objects[0].arrow().num_rows}])
+    shop.free()
+    with penstock.claim("sales") as claim:
+        claim.load()
+    assert shop.states(1) == [State.QUARANTINED]
+
+
 def test_rows_of_the_whole_batch(shop: Shop) -> None:
     """A total belongs to the first object; the others bring nothing, have markers, and are loaded."""
     shop.arrive(1, 2, 3)

@@ -27,11 +27,11 @@ from penstock.landing import Landing
 from penstock.ledger import Ledger
 from penstock.model import Delivery, Outcome, State
 from penstock.notifications import Unusable
-from penstock.project import FOLDERS
 from penstock.sources import Source
 from penstock.verification import standard_webhooks
 from penstock.webhook.rejected import make_rejected
 from penstock.webhook.verify import verify
+from tests.loading import another_project
 from tests.real_store import RealStore, real_store
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -61,13 +61,8 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             monkeypatch.delenv(name)
     monkeypatch.setenv("SHOP_SECRET", SECRET)
     monkeypatch.setenv("BANK_TOKEN", "the-token-of-the-bank")
-    path = list(sys.path)
-    ours = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in FOLDERS}
-    yield
-    sys.path[:] = path
-    for name in [name for name in sys.modules if name.split(".")[0] in FOLDERS]:
-        del sys.modules[name]
-    sys.modules.update(ours)
+    with another_project():
+        yield
 
 
 class Desk:

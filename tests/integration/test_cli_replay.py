@@ -24,9 +24,9 @@ from penstock.ledger.arrivals import FileMark, Seen
 from penstock.ledger.facts import Story
 from penstock.ledger.tables import objects
 from penstock.model import Delivery, ObjectRef, Outcome, Stat, State, Via
-from penstock.project import FOLDERS
 from penstock.warehouse.duckdb import DuckDBWarehouse
 from tests.conformance.warehouses import part
+from tests.loading import another_project
 
 RUN = "0f9d0b3e-6a0c-4b86-9d4e-2f8f6c9b1a11"
 PREFECT = "http://127.0.0.1:4200"
@@ -39,13 +39,8 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in list(os.environ):
         if name.startswith("PENSTOCK_"):
             monkeypatch.delenv(name)
-    path = list(sys.path)
-    ours = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in FOLDERS}
-    yield
-    sys.path[:] = path
-    for name in [name for name in sys.modules if name.split(".")[0] in FOLDERS]:
-        del sys.modules[name]
-    sys.modules.update(ours)
+    with another_project():
+        yield
 
 
 class Desk:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,11 +20,11 @@ from penstock.declarations import Dataset, Ready
 from penstock.ledger import Ledger
 from penstock.ledger.arrivals import Seen
 from penstock.model import ObjectRef, Outcome, Stat, State, Via
-from penstock.project import FOLDERS
 from penstock.settings import RUNTIME_FILE, write_made
 from penstock.warehouse.base import APPEND, LoadPart, Write
 from penstock.warehouse.duckdb import DuckDBWarehouse
 from tests.conformance.warehouses import part
+from tests.loading import another_project
 
 SALES, ORDERS = Dataset(name="sales"), Dataset(name="orders", write="merge", key=["id"])
 DONE = Dataset(name="sales", ready=Ready(beside=".done"))
@@ -37,12 +36,8 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No setting of the machine's own, and each test's declarations are importable in that test only."""
     for name in [name for name in os.environ if name.startswith("PENSTOCK_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    ours = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in FOLDERS}
-    yield
-    for name in [name for name in sys.modules if name.split(".")[0] in FOLDERS]:
-        del sys.modules[name]
-    sys.modules.update(ours)
+    with another_project():
+        yield
 
 
 class Desk:

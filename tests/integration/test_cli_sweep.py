@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from penstock.cli.main import cli
-from penstock.project import FOLDERS
 from tests.integration.parts import Parts, parts_in
+from tests.loading import another_project
 from tests.real_store import real_store
 
 
@@ -25,9 +24,7 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Parts]:
     (tmp_path / "flows" / "sales.py").write_text('from penstock import Dataset\nDATASET = Dataset(name="sales")\n')
     for name in [name for name in os.environ if name.startswith("PENSTOCK_")]:
         monkeypatch.delenv(name)
-    path = list(sys.path)
-    ours = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in FOLDERS}
-    with real_store("embedded") as server, parts_in(tmp_path, server) as made:
+    with another_project(), real_store("embedded") as server, parts_in(tmp_path, server) as made:
         for name, value in {
             "S3_ENDPOINT": server.endpoint,
             "S3_ACCESS_KEY": server.access_key,
@@ -39,10 +36,6 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Parts]:
         for key in ("sales/1", "sales/2", "sales/3"):
             made.put(key, b"x")
         yield made
-    sys.path[:] = path
-    for name in [name for name in sys.modules if name.split(".")[0] in FOLDERS]:
-        del sys.modules[name]
-    sys.modules.update(ours)
 
 
 def sweep(parts: Parts, *argv: str) -> str:

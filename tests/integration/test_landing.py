@@ -143,6 +143,16 @@ class TestFiles:
         assert put(landing, b"")
         assert [row.size for row in bench.rows()] == [0]
 
+    @pytest.mark.parametrize("key", ["sales/", "sales/2026/", "_penstock/deliveries/x"])
+    def test_what_names_no_object_is_not_landed(
+        self, landing: Landing, store: ObjectStore, bucket: str, key: str
+    ) -> None:
+        """A flow that forgot the name, or took penstock's own, hears of it; it would never be recorded."""
+        with pytest.raises(Refused, match="name of a folder, or penstock's own"):
+            landing.put(key, io.BytesIO(b"x"), 1)
+        with pytest.raises(ObjectMissing):
+            store.stat(bucket, key)
+
     def test_a_folder_that_no_dataset_takes_is_refused(
         self, landing: Landing, bench: Bench, store: ObjectStore, bucket: str
     ) -> None:

@@ -17,16 +17,16 @@ import pytest
 from psycopg.rows import dict_row
 
 from tests.acceptance.running import Up
+from tests.loading import module_at
 from tests.pipelines.running import EXAMPLES, example
 from tests.real_postgres import shared_postgres
-from tests.unit.test_example_api_sync_parts import load
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 
 EVERY = 3
 PAGE = 100
-server = load(EXAMPLES / "api_sync" / "api" / "server.py")
+server = module_at(EXAMPLES / "api_sync" / "api" / "server.py")
 
 
 @dataclass(kw_only=True)

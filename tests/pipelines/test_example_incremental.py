@@ -20,7 +20,8 @@ from tests.acceptance.running import WITHIN_SECONDS, Up
 from tests.pipelines.running import example
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.slow
+# Long: .ci/run shows the same ways of the engine by the other examples.
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 LOOK_SECONDS = 3
 FLOW = "count-units"

@@ -21,7 +21,8 @@ from tests.acceptance.running import ROOT, WITHIN_SECONDS, Up
 from tests.pipelines.running import example
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.slow
+# Long: .ci/run shows the same ways of the engine by the other examples.
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 WEATHER = ROOT / "examples" / "data" / "seattle-weather.csv"
 # Trained on 2012, on 2012 with a mislabelled 2013, and on both as they were.

@@ -28,10 +28,10 @@ import penstock
 from penstock import faults
 from penstock.errors import QueryRefused
 from penstock.ledger import Ledger, tables
-from penstock.project import FOLDERS
 from penstock.settings import load_settings
 from penstock.wiring import open_ledger, open_warehouse
 from tests.acceptance.running import WITHIN_SECONDS, Up
+from tests.loading import another_project
 from tests.pipelines.running import EXAMPLES, example
 from tests.real_store import real_store
 from tests.waiting import wait_for
@@ -125,9 +125,7 @@ def flows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InProcess
     folder = tmp_path / "monitoring"
     shutil.copytree(EXAMPLES / "monitoring", folder, ignore=shutil.ignore_patterns("__pycache__", ".penstock"))
     (tmp_path / "faults").mkdir()
-    path = list(sys.path)
-    ours = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in FOLDERS}
-    with real_store("embedded") as store:
+    with another_project(), real_store("embedded") as store:
         for name in [name for name in os.environ if name.startswith(("PENSTOCK_", "PREFECT_"))]:
             monkeypatch.delenv(name)
         monkeypatch.setenv("PENSTOCK_S3_ENDPOINT", store.endpoint)
@@ -144,20 +142,14 @@ def flows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InProcess
         ledger = Ledger(settings.ledger, project=settings.project)
         ledger.migrate(lock_folder=settings.home)
         ledger.close()
-        try:
-            parts = InProcess(
-                folder=folder,
-                alerts=importlib.import_module("flows.alerts"),
-                windows=importlib.import_module("flows.windows"),
-            )
-            telling = importlib.import_module("flows._telling")
-            monkeypatch.setattr(telling, "get_client", lambda sync_client: parts)
-            yield parts
-        finally:
-            sys.path[:] = path
-            for name in [name for name in sys.modules if name.split(".")[0] in FOLDERS]:
-                del sys.modules[name]
-            sys.modules.update(ours)
+        parts = InProcess(
+            folder=folder,
+            alerts=importlib.import_module("flows.alerts"),
+            windows=importlib.import_module("flows.windows"),
+        )
+        telling = importlib.import_module("flows._telling")
+        monkeypatch.setattr(telling, "get_client", lambda sync_client: parts)
+        yield parts
 
 
 def hot(first: int, last: int, celsius: float) -> list[Reading]:

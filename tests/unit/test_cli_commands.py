@@ -12,9 +12,11 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from penstock.cli.doctor import examine
 from penstock.cli.main import _COMMANDS, _SUMMARIES, cli, main
 from penstock.errors import StoreUnavailable
 from penstock.project import FOLDERS
+from penstock.settings import KIND_FILE, RUNTIME_FILE, load_settings, write_made
 
 # What takes arguments gets some; those that run until they are ended, or need no project, are elsewhere.
 _ARGUMENTS = {
@@ -202,6 +204,32 @@ def test_a_ledger_that_is_none_is_named(
     told = capsys.readouterr().out
     assert "DatabaseError: file is not a database" in told
     assert "no object store: set PENSTOCK_S3_ENDPOINT" in told
+
+
+@pytest.mark.parametrize("command", ["status", "query SELECT", "quarantine ls"])
+def test_where_there_is_no_project_nothing_is_made(
+    command: str, alone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A look does not leave a ledger behind."""
+    assert ended(monkeypatch, *command.split()) == 2
+    assert "is no penstock project" in capsys.readouterr().err
+    assert list(alone.iterdir()) == []
+
+
+def test_the_doctor_tells_the_store_that_runs(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where no MinIO is found from here."""
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(project))
+    home = project / ".penstock"
+    ended(monkeypatch, "doctor")
+    assert "found: no; the embedded store is used (make minio)" in capsys.readouterr().out
+    write_made(home, RUNTIME_FILE, {"pid": os.getpid(), "PENSTOCK_S3_ENDPOINT": "127.0.0.1:9"})
+    for kind, told in (("minio", "MinIO"), ("embedded", "the embedded one")):
+        (home / KIND_FILE).write_text(kind)
+        (found,) = [one for one in examine(load_settings(project)) if one.part == "minio"]
+        assert found.says == f"the store that runs is {told}; found from here: no"
 
 
 def test_what_is_away_sends_one_to_the_doctor(

@@ -88,7 +88,9 @@ def test_keys_are_offered(project: Path) -> None:
     ledger.migrate(lock_folder=home)
     now = datetime.now(UTC)
     keys = [f"orders/{name}.csv" for name in ("a", "b_%", "c")] + ["weather/a.csv"]
-    stats = [Stat(bucket="landing", key=key, etag="a", size=3, modified=now) for key in keys]
+    # What a shell would not take as one word, or run.
+    strange = [f"orders/{name}.csv" for name in ("$(touch x)", "a b", "c;d", "`e`", "g'h", "i&j", "k\\l", "m*")]
+    stats = [Stat(bucket="landing", key=key, etag="a", size=3, modified=now) for key in keys + strange]
     dataset = Dataset(name="orders")
     ledger.arrivals.record([Seen(stat=stat, dataset=dataset) for stat in stats], Via.BUCKET)
     assert offered("why", "orders/") == keys[:3]

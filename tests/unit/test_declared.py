@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,10 @@ from penstock.errors import DeclarationError
 from penstock.formats.declared import Fault, common, faults_of
 from penstock.ledger import Ledger
 from penstock.model import Column, Schema
-from penstock.project import FOLDERS, load_project
+from penstock.project import load_project
 from penstock.settings import load_settings
 from penstock.source_lines import line_of
+from tests.loading import another_project
 
 KNOWN = Schema(
     version=1,
@@ -240,14 +240,9 @@ def test_no_line(source: str) -> None:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A project whose files are importable in this test only."""
     monkeypatch.delenv("PENSTOCK_LEDGER", raising=False)
-    path = list(sys.path)
-    ours = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in FOLDERS}
     (tmp_path / "flows").mkdir()
-    yield tmp_path
-    sys.path[:] = path
-    for name in [name for name in sys.modules if name.split(".")[0] in FOLDERS]:
-        del sys.modules[name]
-    sys.modules.update(ours)
+    with another_project():
+        yield tmp_path
 
 
 def test_all_faults_of_a_project_at_once(folder: Path) -> None:

@@ -13,6 +13,7 @@ from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from penstock.declarations import Dataset
 from penstock.flows.deployments import (
     Wanted,
+    _key,
     all_wanted,
     foreign_deployments,
     plan_deployments,
@@ -23,6 +24,18 @@ from penstock.own_flows import Deployment, OwnFlow
 from penstock.settings import Settings
 
 TAG = "penstock:shop"
+
+
+def test_a_schedule_that_is_said_twice_is_one() -> None:
+    """Intervals that differ by little are two; numbers are told whole."""
+    spans = [timedelta(days=15), timedelta(days=15, seconds=2), timedelta(seconds=0.5)]
+    assert {_key(IntervalSchedule(interval=span)) for span in spans} == {
+        "every 1296000 s",
+        "every 1296002 s",
+        "every 0.5 s",
+    }
+    wanted = wanted_deployment(Dataset(name="sales", cron=("0 3 * * *", "0 3 * * *")), Settings(project="shop"))
+    assert len(wanted.schedules) == 1
 
 
 def test_wanted_schedules() -> None:
@@ -189,7 +202,6 @@ def test_a_limit_that_nothing_declares_is_its_operators() -> None:
         ("FREQ=DAILY;BYHOUR=6", "DTSTART:20210101T000000\nFREQ=DAILY;BYHOUR=6", False),
         ("FREQ=MINUTELY;INTERVAL=7", "DTSTART:20200101T000700\nFREQ=MINUTELY;INTERVAL=7", True),
         ("FREQ=MINUTELY;INTERVAL=7", "DTSTART:20200101T000800\nFREQ=MINUTELY;INTERVAL=7", False),
-        ("FREQ=MINUTELY;COUNT=7", "DTSTART:20200101T000700\nFREQ=MINUTELY;COUNT=7", False),
     ],
 )
 def test_where_prefect_lets_a_rule_begin_is_no_difference(rule: str, there: str, same: bool) -> None:

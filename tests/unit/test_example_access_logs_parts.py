@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from datetime import UTC, datetime, timedelta, timezone
 from random import Random
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from tests.acceptance.running import ROOT
+from tests.loading import module_at
 
 NINE, TEN, ELEVEN = (datetime(2026, 3, 2, hour, tzinfo=UTC) for hour in (9, 10, 11))
 LOAD = datetime(2026, 3, 2, 12, 0, 0, 5, tzinfo=UTC)
@@ -22,12 +22,7 @@ LOAD = datetime(2026, 3, 2, 12, 0, 0, 5, tzinfo=UTC)
 @pytest.fixture(scope="module")
 def figures() -> ModuleType:
     """Its module of pure functions."""
-    spec = importlib.util.spec_from_file_location("access_figures", ROOT / "examples/access_logs/flows/_figures.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_at(ROOT / "examples/access_logs/flows/_figures.py")
 
 
 def lines(*rows: tuple[datetime, str]) -> pa.Table:

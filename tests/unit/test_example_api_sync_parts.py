@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import logging
 import sys
@@ -20,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import penstock
-from penstock.project import FOLDERS
+from tests.loading import another_project, module_at
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "api_sync"
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -29,36 +28,16 @@ API = "http://api.test"
 REQUEST = timedelta(seconds=15)
 
 
-def load(path: Path) -> ModuleType:
-    """A file of the example as a module of its own."""
-    spec = importlib.util.spec_from_file_location(f"api_sync_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-pages = load(EXAMPLE / "flows" / "_pages.py")
-server = load(EXAMPLE / "api" / "server.py")
+pages = module_at(EXAMPLE / "flows" / "_pages.py")
+server = module_at(EXAMPLE / "api" / "server.py")
 
 
 @pytest.fixture(scope="module")
 def flows() -> Iterator[ModuleType]:
     """The example's flow, of whose folder a worker would have the name `flows`."""
-
-    def ours() -> list[str]:
-        return [name for name in sys.modules if name.split(".")[0] in FOLDERS]
-
-    others = {name: sys.modules.pop(name) for name in ours()}
-    sys.path.insert(0, str(EXAMPLE))
-    try:
+    with another_project():
+        sys.path.insert(0, str(EXAMPLE))
         yield importlib.import_module("flows.customers")
-    finally:
-        sys.path.remove(str(EXAMPLE))
-        for name in ours():
-            del sys.modules[name]
-        sys.modules.update(others)
 
 
 def answer(status: int = 200, body: Any = None, *, took: float = 0, **headers: str) -> httpx.Response:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from types import ModuleType
@@ -11,8 +9,9 @@ from types import ModuleType
 import pyarrow as pa
 import pytest
 
-from penstock.project import FOLDERS, Project, load_project
+from penstock.project import Project, load_project
 from tests.acceptance.running import ROOT
+from tests.loading import another_project, module_at
 
 HERE = ROOT / "examples/incremental"
 
@@ -20,27 +19,15 @@ HERE = ROOT / "examples/incremental"
 @pytest.fixture(scope="module")
 def units() -> ModuleType:
     """Its module of pure functions."""
-    spec = importlib.util.spec_from_file_location("incremental_units", HERE / "flows/_units.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_at(HERE / "flows/_units.py")
 
 
 @pytest.fixture
 def project(monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
     """The example's declarations; the repository's own are imported under the same names."""
     monkeypatch.delenv("LOOK_SECONDS", raising=False)
-    path = list(sys.path)
-    ours = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in FOLDERS}
-    try:
+    with another_project():
         yield load_project(HERE)
-    finally:
-        sys.path[:] = path
-        for name in [name for name in sys.modules if name.split(".")[0] in FOLDERS]:
-            del sys.modules[name]
-        sys.modules.update(ours)
 
 
 def test_a_files_sales_are_summed_by_product(units: ModuleType) -> None:

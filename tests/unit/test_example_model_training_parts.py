@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from datetime import date, timedelta
 from types import ModuleType
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.running import ROOT
+from tests.loading import module_at
 
 DAYS = [date(2012, 1, 1) + timedelta(days=n) for n in range(1461)]
 
@@ -17,14 +17,7 @@ DAYS = [date(2012, 1, 1) + timedelta(days=n) for n in range(1461)]
 @pytest.fixture(scope="module")
 def rain() -> ModuleType:
     """Its module of pure functions."""
-    spec = importlib.util.spec_from_file_location(
-        "model_training_rain", ROOT / "examples/model_training/flows/_rain.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_at(ROOT / "examples/model_training/flows/_rain.py")
 
 
 def days(number: int, weather: str = "rain sun") -> list[dict[str, Any]]:

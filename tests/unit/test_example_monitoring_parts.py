@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,23 +16,14 @@ from penstock.errors import Unverified
 from penstock.testing import arrived, does_not_fire, event, fires, loaded
 from penstock.testing.automations import BEGIN
 from penstock.webhook import verify
+from tests.loading import module_at
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "monitoring"
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-def load(path: Path) -> ModuleType:
-    """A file of the example as a module of its own."""
-    spec = importlib.util.spec_from_file_location(f"monitoring_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-hysteresis = load(EXAMPLE / "flows" / "_hysteresis.py")
-sender = load(EXAMPLE / "send_readings.py")
+hysteresis = module_at(EXAMPLE / "flows" / "_hysteresis.py")
+sender = module_at(EXAMPLE / "send_readings.py")
 LIMITS = hysteresis.Limits(upper=80.0, lower=70.0, windows=3)
 
 Row = dict[str, Any]
@@ -187,7 +176,7 @@ def test_a_silence_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def automations() -> list[Any]:
     """The example's, in this environment."""
-    return list(load(EXAMPLE / "automations" / "monitoring.py").AUTOMATIONS)
+    return list(module_at(EXAMPLE / "automations" / "monitoring.py").AUTOMATIONS)
 
 
 def test_the_sender_signs_as_the_source_wants_it() -> None:

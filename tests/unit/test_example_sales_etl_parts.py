@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -14,37 +13,28 @@ import pyarrow as pa
 import pytest
 
 import penstock
-from penstock.project import FOLDERS, load_project
+from penstock.project import load_project
 from tests.acceptance.running import ROOT
+from tests.loading import another_project, module_at
 
 AS_OF = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 ONE, TWO, THREE = date(2026, 1, 1), date(2026, 1, 2), date(2026, 1, 3)
+# What is asked for has a row also where there are no sales: the moment.
+NONE_LEFT = [{"day": None, "category": None, "sales": None, "total": None, "as_of": AS_OF}]
 
 
 @pytest.fixture(scope="module")
 def days() -> ModuleType:
     """Its module of pure functions."""
-    spec = importlib.util.spec_from_file_location("sales_etl_days", ROOT / "examples/sales_etl/flows/_days.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_at(ROOT / "examples/sales_etl/flows/_days.py")
 
 
 @pytest.fixture
 def report() -> Iterator[ModuleType]:
     """Its module with the flow; the repository's own flows are imported under the same names."""
-    path = list(sys.path)
-    ours = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in FOLDERS}
-    try:
+    with another_project():
         load_project(ROOT / "examples/sales_etl", only=["flows"])
         yield sys.modules["flows.daily_sales"]
-    finally:
-        sys.path[:] = path
-        for name in [name for name in sys.modules if name.split(".")[0] in FOLDERS]:
-            del sys.modules[name]
-        sys.modules.update(ours)
 
 
 def sold(day: date, category: str, sales: int, total: str) -> dict[str, Any]:
@@ -106,17 +96,20 @@ def test_a_report_of_zeros_divides_by_nothing(days: ModuleType) -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "newest", "ends_as", "landed"),
+    ("found", "reported", "newest", "ends_as", "landed"),
     [
-        pytest.param(FOUND, AS_OF, "Reported", 1, id="as it is"),
-        pytest.param(FOUND, AS_OF + timedelta(seconds=1), "Superseded", 1, id="loaded meanwhile"),
-        pytest.param([], None, "Skipped", 0, id="no sales"),
+        pytest.param(FOUND, [], AS_OF, "Reported", 1, id="as it is"),
+        pytest.param(FOUND, [], AS_OF + timedelta(seconds=1), "Superseded", 1, id="loaded meanwhile"),
+        pytest.param([], [], None, "Skipped", 0, id="no sales"),
+        pytest.param(NONE_LEFT, [], AS_OF, "Skipped", 0, id="no sales of any day"),
+        pytest.param(NONE_LEFT, [{"day": ONE}], AS_OF, "Reported", 1, id="no sales any more"),
     ],
 )
 def test_the_report_is_shown_only_while_it_is_the_newest(
     report: ModuleType,
     monkeypatch: pytest.MonkeyPatch,
     found: list[dict[str, Any]],
+    reported: list[dict[str, Any]],
     newest: datetime | None,
     ends_as: str,
     landed: int,
@@ -125,11 +118,17 @@ def test_the_report_is_shown_only_while_it_is_the_newest(
     answers = {
         report.SALES_BY_DAY: found,
         report.NEWEST_LOAD: [{"as_of": newest}],
-        report.TABLES: [{"table_name": "sales"}],
+        "SELECT DISTINCT day FROM daily_sales": reported,
     }
     keys: list[str] = []
     shown: list[str] = []
-    monkeypatch.setattr(penstock, "query", lambda sql: pa.Table.from_pylist(answers[sql]))
+
+    def query(sql: str) -> pa.Table:
+        if not answers.get(sql):
+            raise penstock.TableMissing(sql)
+        return pa.Table.from_pylist(answers[sql])
+
+    monkeypatch.setattr(penstock, "query", query)
     monkeypatch.setattr(penstock, "land", lambda key, rows: keys.append(key))
     for kind in ("table", "markdown"):
         monkeypatch.setattr(report, f"create_{kind}_artifact", lambda data, *, key, description: shown.append(key))

@@ -166,6 +166,16 @@ def test_wrong_endpoints(endpoint: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
+def test_a_store_that_is_away_names_where_it_was_looked_for() -> None:
+    """The address, and the variable that says it."""
+    with socket.socket() as taken:
+        # Bound and not listening, it refuses.
+        taken.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(StoreUnavailable, match=f"{endpoint} does not answer .*PENSTOCK_S3_ENDPOINT"):
+            ObjectStore(endpoint, "key", "secret", timeout=2).ping()
+
+
 @pytest.mark.parametrize(("access_key", "secret_key"), [("", "secret"), ("key", "")])
 def test_no_keys(access_key: str, secret_key: str) -> None:
     """A store is never used without keys."""

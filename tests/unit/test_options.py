@@ -55,7 +55,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"retain_days": "30"}, "more than 0"),
     ({"max_attempts": "5"}, "whole number"),
     ({"ordered": "no"}, "True or False"),
-    ({"checks": ["a > 0"]}, r"checks must be texts by name, checks=\{"),
+    ({"checks": [not_null("id")]}, r'checks must be texts or helpers by name, .*"id_known": not_null\("id"\)\}, not'),
     ({"derive": ["a"]}, "derive must be texts by name"),
     ({"columns": ["a"]}, "columns must be texts by name"),
     ({"report": ["a"]}, "report must be texts by name"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,17 @@ import pyarrow as pa
 import pytest
 from prefect import flow
 
+from penstock.automations.define import run_deployment
 from penstock.automations.everyday import on_arrival
-from penstock.automations.forms import Names, form_of, stand_in
+from penstock.automations.forms import Names, as_deployed, form_of, references, stand_in
 from penstock.automations.lint import lint
 from penstock.errors import DeclarationError, PenstockError
 from penstock.flows.deployments import all_wanted
 from penstock.flows.rows import as_table
 from penstock.own_flows import Deployment
-from penstock.project import FOLDERS, Project, load_project
+from penstock.project import Project, load_project
 from penstock.settings import Settings
+from tests.loading import another_project
 
 _HEAD = """
 from datetime import timedelta
@@ -42,8 +45,6 @@ def analyse(factor: int = 1) -> None:
 @pytest.fixture
 def loaded(tmp_path: Path) -> Iterator[Callable[..., Project]]:
     """Loads a project of these files of `flows/`, each after what they all begin with."""
-    path, modules = list(sys.path), set(sys.modules)
-    ours = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in FOLDERS}
 
     def load(**files: str) -> Project:
         (tmp_path / "flows").mkdir()
@@ -51,14 +52,8 @@ def loaded(tmp_path: Path) -> Iterator[Callable[..., Project]]:
             (tmp_path / "flows" / f"{name}.py").write_text(_HEAD + content)
         return load_project(tmp_path)
 
-    try:
+    with another_project():
         yield load
-    finally:
-        sys.path[:] = path
-        for name in set(sys.modules) - modules:
-            if name.split(".")[0] in FOLDERS:
-                del sys.modules[name]
-        sys.modules.update(ours)
 
 
 def test_a_file_may_declare_a_dataset_and_flows(loaded: Callable[..., Project]) -> None:
@@ -135,6 +130,8 @@ def test_what_cannot_be_deployed_is_named_with_its_file(
         pytest.param({"rrule": ["FREQ=DAYLY"]}, "did you mean DAILY", id="frequency"),
         pytest.param({"rrule": ["FREQ=DAILY;INTERVALL=2"]}, "no INTERVALL; did you mean INTERVAL", id="part"),
         pytest.param({"rrule": ["FREQ=MINUTELY;INTERVAL=0"]}, "from 1 on", id="interval"),
+        pytest.param({"rrule": ["FREQ=DAILY;COUNT=3"]}, "counts from a beginning", id="count"),
+        pytest.param({"rrule": ["FREQ=DAILY;UNTIL=20300101T000000Z"]}, "leave out the Z", id="until"),
         pytest.param({"rrule": ["every day"]}, "not like NAME=VALUE", id="no rule"),
         pytest.param({"rrule": ["FREQ=DAILY;BYHOUR=27"]}, "hour must be in", id="hour"),
         pytest.param({"rrule": [f"RDATE:{'20260101T000000,' * 500}"]}, "may have 6500", id="long rule"),
@@ -210,6 +207,18 @@ def test_an_automation_for_the_wrong_flow_is_an_error() -> None:
     (unknown,) = found(on_arrival("sales", flow="analyse"))
     assert unknown.startswith("unresolved: ")
     assert names.datasets_of("shop") == ["logs", "sales"]
+
+
+def test_a_flow_is_found_by_its_functions_name() -> None:
+    """Prefect's `count-words` is `count_words`, unless there is one of that very name."""
+    automation = on_arrival("notes", flow="count_words")
+    form = form_of(replace(automation, actions=[*automation.actions, run_deployment("tell_me/shop")]), project="shop")
+
+    def called(*there: str) -> list[str]:
+        return [name for _, name in references(as_deployed(form, there))]
+
+    assert called("count-words/shop.notes", "tell-me/shop") == ["count-words/shop.notes", "tell-me/shop"]
+    assert called("count-words/shop.notes", "count_words/shop.notes") == ["count_words/shop.notes", "tell_me/shop"]
 
 
 def test_a_project_without_flows_of_its_own_needs_no_prefect(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ import pytest
 
 from penstock.declarations import Bucket, Dataset, Folder
 from penstock.errors import DeclarationError
-from penstock.project import FOLDERS, Project, load_project
+from penstock.project import Project, load_project
 from penstock.sources import Source
 from penstock.verification import Verification, github, standard_webhooks, unverified
+from tests.loading import another_project
 
 IMPORTS = "from penstock import Backfill, Bucket, Dataset, Folder, Ready, Source, unverified\n"
 
@@ -21,16 +22,8 @@ IMPORTS = "from penstock import Backfill, Bucket, Dataset, Folder, Ready, Source
 @pytest.fixture(autouse=True)
 def _forget() -> Iterator[None]:
     """Each test's folders are importable in that test only."""
-    path, modules = list(sys.path), set(sys.modules)
-    ours = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in FOLDERS}
-    yield
-    sys.path[:] = path
-    for name in set(sys.modules) - modules:
-        if name.split(".")[0] in FOLDERS:
-            del sys.modules[name]
-    for name in [name for name in sys.modules if name.split(".")[0] in FOLDERS]:
-        del sys.modules[name]
-    sys.modules.update(ours)
+    with another_project():
+        yield
 
 
 Write = Callable[..., Path]

@@ -619,8 +619,8 @@ def event(payload: dict[str, Any], row: int = 1) -> OutboxEvent:
     )
 
 
-def automation(deployment: str | None, *, enabled: bool = True) -> dict[str, Any]:
-    return {"enabled": enabled, "actions": [{"type": "run-deployment", "deployment_id": deployment}]}
+def automation(deployment: str | None, *, enabled: bool = True, does: str = "run-deployment") -> dict[str, Any]:
+    return {"enabled": enabled, "actions": [{"type": does, "deployment_id": deployment}]}
 
 
 class TestPrefectApi:
@@ -675,6 +675,7 @@ class TestPrefectApi:
         [
             ([], "none"),
             ([automation("other"), automation(None)], "none"),
+            ([automation("d1", does="pause-deployment")], "none"),
             ([automation("d1", enabled=False)], "paused"),
             ([automation("d1", enabled=False), automation("d1")], "enabled"),
             ([automation("other")] * 400 + [automation("d1")], "enabled"),

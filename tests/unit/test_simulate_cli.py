@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from penstock.cli.simulate import simulate
+from penstock.automations.everyday import on_arrival
+from penstock.automations.forms import form_of
+from penstock.cli.simulate import _as_applied, simulate
 from penstock.errors import DeclarationError, NotRunning
 from penstock.testing import loaded
 
@@ -75,7 +77,15 @@ def test_it_says_what_fires_with_what_and_what_does_not(project: Path) -> None:
     assert "body='3 rows'" in done.stdout
     assert "missed  does not fire" in done.stdout
     assert "the expected event came" in done.stdout
-    assert "1 of 2 automations fires, once; 1 event," in done.stdout
+    assert "1 of 2 automations would fire, once; 1 event," in done.stdout
+
+
+def test_what_the_code_leaves_open_is_as_applied() -> None:
+    """A paused automation stays so, and a flow is called as Prefect does: neither is a difference."""
+    declared = form_of(on_arrival("notes", flow="count_words"), project="demo")
+    applied = form_of(on_arrival("notes", flow="count-words"), project="demo")
+    applied["enabled"] = False
+    assert _as_applied([declared], [applied]) == [applied]
 
 
 def test_until_answers_what_waits_for_nothing(project: Path) -> None:

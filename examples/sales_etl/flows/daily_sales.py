@@ -12,11 +12,13 @@ from penstock import Dataset, Deployment
 
 # What the report has seen: the moment of the newest load of sales.
 NEWEST_LOAD = "SELECT max(loaded_at) AS as_of FROM _penstock_objects WHERE dataset = 'sales'"
-# One statement, so that all of it is of one moment. Cents add up to the same sum in any order; floating point does not.
+# One statement, so that all of it is of one moment: without sales it is one row that has no day. Cents add up to the
+# same sum in any order; floating point does not.
 SALES_BY_DAY = f"""
-SELECT CAST(sold_at AS DATE) AS day, category, count(*) AS sales, sum(CAST(total AS DECIMAL(18, 2))) AS total,
-    ({NEWEST_LOAD}) AS as_of
-FROM sales GROUP BY 1, 2
+SELECT day, category, sales, total, as_of FROM ({NEWEST_LOAD}) AS newest LEFT JOIN (
+    SELECT CAST(sold_at AS DATE) AS day, category, count(*) AS sales, sum(CAST(total AS DECIMAL(18, 2))) AS total
+    FROM sales GROUP BY 1, 2
+) AS sold ON true
 """
 
 DATASET = Dataset(
@@ -33,11 +35,12 @@ DATASET = Dataset(
 @flow(retries=2, retry_delay_seconds=10, timeout_seconds=300)
 def daily_report():
     """Reports on all of `sales` as it is now; a second time the same is the same object, and no new one."""
-    found = asked(SALES_BY_DAY)
-    if not found:
+    answer = asked(SALES_BY_DAY)
+    found, reported = [row for row in answer if row["day"]], reported_days()
+    if not found and not reported:
         return Completed(name="Skipped", message="there are no sales")
-    as_of = found[0]["as_of"].astimezone(UTC)
-    rows = every_category(found, reported_days(), as_of)
+    as_of = answer[0]["as_of"].astimezone(UTC)
+    rows = every_category(found, reported, as_of)
     penstock.land(f"daily_sales/{as_of:%Y%m%dT%H%M%S.%f}.parquet", rows)
     if penstock.query(NEWEST_LOAD).to_pylist()[0]["as_of"] != as_of:
         # Artifacts have no order_by: the last one made is the one that is shown.

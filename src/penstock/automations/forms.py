@@ -181,6 +181,21 @@ def with_stand_ins(form: Form) -> Form:
     return _each_action(deepcopy(form), lambda action: _identified(action, form["name"], None))
 
 
+def as_deployed(form: Form, deployments: Collection[str]) -> Form:
+    """A form that calls a deployment as it is called there, where the form has the name of the flow's function.
+
+    Prefect calls the flow of a function `count_words` `count-words`, unless `@flow(name=…)` says otherwise.
+    """
+
+    def called(action: Form) -> Form:
+        written = action.get("deployment", "")
+        flow, slash, name = written.partition("/")
+        there = flow.replace("_", "-") + slash + name
+        return {**action, "deployment": there} if written not in deployments and there in deployments else action
+
+    return _each_action(form, called)
+
+
 def references(form: Form) -> list[tuple[Kind, str]]:
     """What the form's actions act on, by kind and name, in their order."""
     return [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ import click
 
 from penstock.cli.faulty import refuse_faulty
 from penstock.cli.output import aside, results
-from penstock.cli.planning import carry_out, make_plan, refuse_errors, with_prefect
+from penstock.cli.planning import carry_out, leaving_out, make_plan, refuse_errors, with_prefect
 from penstock.cli.show_plan import plan_lines
 from penstock.errors import PenstockError, ServerChanged, SettingsError
 from penstock.plan import BRAKE, Change, Plan
@@ -44,7 +43,7 @@ def apply_project(
     async def work(client: PrefectClient) -> Plan:
         planned = await make_plan(client, settings, prune=prune)
         if leave_out:
-            planned = replace(planned, plan=planned.plan.without(leave_out))
+            planned = leaving_out(planned, leave_out)
         agree(planned.plan)
         await carry_out(client, planned, say=say)
         return planned.plan

@@ -6,6 +6,7 @@ Declarations are read as text and not run, since a flow's file may import Prefec
 from __future__ import annotations
 
 import ast
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ from penstock.settings import Settings, load_settings
 
 _MOST = 50
 _LONGEST_SECONDS = 0.2
+# Bash puts what is offered into the line as it is, and keys and ids come from elsewhere: others could be commands.
+_PLAIN = re.compile(r"[\w./:=@%+,-]+", re.ASCII)
 # The first character of a word that begins like another, and is greater than all that do.
 _AFTER_ALL = chr(0x10FFFF)
 
@@ -69,7 +72,7 @@ def _offered(context: click.Context, begun: str, found: Callable[[Settings], Ite
     # Whatever is wrong, the command itself says it when it is run; here it would stand in the middle of a line.
     with suppress(Exception):
         settings = load_settings(context.find_root().params.get("project_dir"))
-        names = dict.fromkeys(name for name in found(settings) if name.startswith(begun))
+        names = dict.fromkeys(name for name in found(settings) if name.startswith(begun) and _PLAIN.fullmatch(name))
         return [CompletionItem(name) for name in list(names)[:_MOST]]
     return []
 

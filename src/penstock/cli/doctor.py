@@ -14,10 +14,11 @@ import click
 
 from penstock.cli.faulty import refuse_faulty
 from penstock.cli.output import results
+from penstock.cli.running import pid_of_up
 from penstock.cli.show import table
 from penstock.errors import PenstockError
 from penstock.project import Project, load_project
-from penstock.settings import Settings, load_settings, masked, provenance
+from penstock.settings import KIND_FILE, RUNTIME_FILE, Settings, load_settings, masked, provenance, read_made
 from penstock.wiring import open_ledger, open_prefect, open_store, open_warehouse
 
 
@@ -54,8 +55,6 @@ def doctor(project_dir: Path, as_json: bool) -> None:
 
 def examine(settings: Settings) -> list[Finding]:
     """Every part of the project, whether it is well and what to do if not."""
-    from penstock import object_server
-
     checks: list[tuple[str, Callable[[], str]]] = [
         ("python", lambda: f"{platform.python_version()} on {platform.system()}"),
         ("project", lambda: _project(settings)),
@@ -65,7 +64,7 @@ def examine(settings: Settings) -> list[Finding]:
         ("ledger", lambda: _ledger(settings)),
         ("warehouse", lambda: _warehouse(settings)),
         ("prefect", lambda: _prefect(settings)),
-        ("minio", lambda: f"found: {object_server.find_minio() or 'no; the embedded store is used (make minio)'}"),
+        ("minio", lambda: _minio(settings)),
     ]
     findings = []
     for part, check in checks:
@@ -133,6 +132,18 @@ def _store(settings: Settings) -> str:
     store = open_store(settings)
     store.ping()
     return f"{masked(settings.s3_endpoint)} answers"
+
+
+def _minio(settings: Settings) -> str:
+    from penstock.object_server import find_minio
+
+    found = find_minio()
+    # Who runs `up` may have another PATH and another home than who asks.
+    if pid_of_up(settings) is not None and "PENSTOCK_S3_ENDPOINT" in read_made(settings.home, RUNTIME_FILE):
+        kind = (settings.home / KIND_FILE).read_text().strip()
+        running = "MinIO" if kind == "minio" else "the embedded one"
+        return f"the store that runs is {running}; found from here: {found or 'no'}"
+    return f"found: {found or 'no; the embedded store is used (make minio)'}"
 
 
 def _ledger(settings: Settings) -> str:

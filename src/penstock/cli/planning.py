@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from penstock.errors import NotRunning, PenstockError, PrefectRefused, PrefectUnavailable
@@ -94,7 +94,7 @@ def _why(response: httpx.Response) -> str:
 async def make_plan(client: PrefectClient, settings: Settings, *, prune: bool = False) -> Planned:
     """Compare what the project declares with what the server has. Writes nothing."""
     from penstock.automations.compare import Compared, SameName, compare, foreign_names
-    from penstock.automations.forms import form_of, with_names
+    from penstock.automations.forms import as_deployed, form_of, with_names
     from penstock.automations.lint import lint
     from penstock.automations.parameters import Accepts
     from penstock.automations.server import read_server
@@ -108,11 +108,12 @@ async def make_plan(client: PrefectClient, settings: Settings, *, prune: bool = 
     tag = owner_tag(settings.project)
     forms = [form_of(automation, project=settings.project) for automation in project.automations]
     server = await read_server(client, prefer=tag)
+    wanted = all_wanted(project.datasets, settings, project.own_flows)
+    there = {*server.deployments, *(one.name for one in wanted)}
     declared = [
-        (with_names(form, server.names), automation)
+        (as_deployed(with_names(form, server.names), there), automation)
         for form, automation in zip(forms, project.automations, strict=True)
     ]
-    wanted = all_wanted(project.datasets, settings, project.own_flows)
     deployments, gone = plan_deployments(wanted, server.deployments, tag=tag)
     try:
         compared = compare(declared, server.automations, project=settings.project, prune=prune)
@@ -154,6 +155,26 @@ async def make_plan(client: PrefectClient, settings: Settings, *, prune: bool = 
         kept=[*compared.kept, *(() if prune else gone)],
     )
     return Planned(plan=plan, names=server.names, wanted=wanted)
+
+
+def leaving_out(planned: Planned, rule: str) -> Planned:
+    """The plan without the automations that break a rule, and those that refer to one which is not there then."""
+    from penstock.automations.forms import references
+
+    plan = planned.plan
+    declared = [change for change in plan.changes if change.what == "automation" and change.new]
+    out = {found.name for found in plan.errors if found.rule == rule}
+    while True:
+        away = {change.name for change in declared if change.name in out and not change.existing}
+        more = {
+            change.name
+            for change in declared
+            if change.name not in out
+            and any(kind == "automation" and name in away for kind, name in references(change.new or {}))
+        }
+        if not more:
+            return replace(planned, plan=plan.without(out, rule, "refers to an automation that is left out"))
+        out |= more
 
 
 async def carry_out(client: PrefectClient, planned: Planned, *, say: Callable[[Change], None]) -> None:

@@ -124,7 +124,7 @@ def _pairs(labels: Mapping[str, str]) -> str:
 
 
 def _some(firing: int, of: int) -> str:
-    return f"{firing} of {_count(of, 'automation')} {'fires' if firing == 1 else 'fire'}"
+    return f"{firing} of {_count(of, 'automation')} would fire"
 
 
 def _count(count: int, what: str) -> str:

@@ -101,7 +101,7 @@ def simulate(
     declared = _declared(settings)
     since = now - last if last is not None else None
     recorded, applied = _ask(settings, since, now, applied=diff) if since or diff else ([], [])
-    forms = _named(_enabled_as_applied(declared, applied), only)
+    forms = _named(_as_applied(declared, applied), only)
     events = [
         *(from_lines(file) if file else []),
         *(as_event(event, where=f"event {event.get('id')}") for event in _not_made_here(recorded, declared, applied)),
@@ -178,8 +178,12 @@ def _named(forms: Sequence[Form], only: Sequence[str]) -> list[Form]:
     return found
 
 
-def _enabled_as_applied(forms: Sequence[Form], applied: Sequence[Form]) -> list[Form]:
-    """What the code leaves open stays as it is on the server: applying does not wake a paused automation."""
+def _as_applied(forms: Sequence[Form], applied: Sequence[Form]) -> list[Form]:
+    """What the code leaves open is as on the server: a paused automation is not woken, a flow has Prefect's name."""
+    from penstock.automations.forms import as_deployed, references
+
+    deployments = {name for form in applied for kind, name in references(form) if kind == "deployment"}
+    forms = [as_deployed(form, deployments) for form in forms]
     there = {form["name"]: form["enabled"] for form in applied if "enabled" in form}
     return [{"enabled": there[form["name"]], **form} if form["name"] in there else form for form in forms]
 

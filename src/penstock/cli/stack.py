@@ -29,7 +29,7 @@ from penstock.ledger.database import utc_now
 from penstock.objects import ObjectStore
 from penstock.plan import NO_BLOCK, Plan
 from penstock.project import Project, load_project
-from penstock.settings import RUNTIME_FILE, Settings, load_settings, masked, without_login, write_made
+from penstock.settings import KIND_FILE, RUNTIME_FILE, Settings, load_settings, masked, without_login, write_made
 from penstock.webhook.serve import SHUTDOWN_SECONDS
 from penstock.wiring import prepare_store, spool_folder
 
@@ -193,7 +193,7 @@ def _own_store(settings: Settings, secrets: dict[str, str], env: dict[str, str],
 def _refuse_other_kind(data: Path, kind: str) -> None:
     """A store's folder made by the one kind is not readable by the other: say so, instead of hiding the data."""
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    mark = data.parent / "store.kind"
+    mark = data.parent / KIND_FILE
     made_by = mark.read_text().strip() if mark.exists() else kind
     if made_by != kind:
         raise SettingsError(

@@ -98,6 +98,7 @@ class Claiming:
         settings = load_settings()
         project = load_project(settings.project_dir, only=["flows"])
         project.dataset(self._dataset)
+        self._claim = Claim(self._dataset)
         self._ledger = ledger = open_ledger(settings)
         with self._taking:
             lease = None
@@ -163,7 +164,7 @@ class Claiming:
             try:
                 patience.run(batch.load)
             except (Transient, OSError) as error:
-                if pause is None:
+                if pause is None or self._given_up:
                     raise
                 log.warning("%s: again in %g s: %s", self._dataset, pause, error)
                 time.sleep(pause)
@@ -179,12 +180,14 @@ class Claiming:
             self._beat.stop()
         if self._claim:
             self._claim.end()
-        if self._ledger is not None and self._lease is not None:
+        # Cancelled at its end, the block may close both on another thread meanwhile.
+        ledger, lease = self._ledger, self._lease
+        if ledger is not None and lease is not None:
             if isinstance(error, LeaseLost):
                 if error.greater is not None:
-                    outrun(self._ledger, self._lease, error.greater)
+                    outrun(ledger, lease, error.greater)
             else:
-                let_go(self._ledger, self._lease, error, self._run, blame=not isinstance(error, Misused))
+                let_go(ledger, lease, error, self._run, blame=not isinstance(error, Misused))
         if self._batch:
             self._batch.clean()
         self._close()

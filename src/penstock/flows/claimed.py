@@ -194,7 +194,12 @@ class Claim:
         self.end()
         if self._of_all:
             unsaid = self._unsaid()
-            if not unsaid and any(self._is_open(one.id) for one in self._objects):
+            if not any(self._is_open(one.id) for one in self._objects):
+                raise Misused(
+                    f"rows for the whole claim of {self.dataset}, and all of its objects go to quarantine: rows belong "
+                    "to an object; leave out load() where claim.quarantined has them all"
+                )
+            if not unsaid:
                 raise Misused(
                     f"rows for the whole claim of {self.dataset}, and each object has its own already: say of= for them"
                 )

@@ -92,7 +92,7 @@ def wanted_deployment(dataset: Dataset, settings: Settings) -> Wanted:
         "tags": sorted([owner_tag(settings.project), dataset.name]),
         **_alike(settings),
     }
-    return Wanted(flow=ingest, fields=fields, schedules=wanted_schedules(dataset))
+    return Wanted(flow=ingest, fields=fields, schedules=_each_once(wanted_schedules(dataset)))
 
 
 def wanted_verification(settings: Settings) -> Wanted:
@@ -146,7 +146,7 @@ def wanted_of_own(own: OwnFlow, dataset: Dataset | None, settings: Settings) -> 
     return Wanted(
         flow=flow,
         fields=fields,
-        schedules=[*schedules, *(wanted_schedules(dataset) if dataset else [])],
+        schedules=_each_once([*schedules, *(wanted_schedules(dataset) if dataset else [])]),
         limit=None
         if limit is None
         else ConcurrencyLimitConfig(
@@ -160,6 +160,11 @@ def _own_schedules(declared: Deployment) -> list[DeploymentScheduleCreate]:
     crons = [CronSchedule(cron=cron, timezone=declared.timezone) for cron in declared.cron]
     rules = [RRuleSchedule(rrule=rule, timezone=declared.timezone) for rule in declared.rrule]
     return [DeploymentScheduleCreate(schedule=schedule) for schedule in (*every, *crons, *rules)]
+
+
+def _each_once(schedules: Sequence[DeploymentScheduleCreate]) -> list[DeploymentScheduleCreate]:
+    """A consumer may say what its dataset says; twice it would be two runs, or one that never settles."""
+    return list({_key(one.schedule): one for one in schedules}.values())
 
 
 def all_wanted(datasets: Sequence[Dataset], settings: Settings, own: Sequence[OwnFlow] = ()) -> list[Wanted]:
@@ -343,7 +348,8 @@ def _form_there(found: Mapping[str, Any]) -> dict[str, Any]:
 
 def _key(schedule: Any) -> str:
     if isinstance(schedule, IntervalSchedule):
-        return f"every {schedule.interval / timedelta(seconds=1):g} s"
+        seconds = schedule.interval / timedelta(seconds=1)
+        return f"every {int(seconds) if seconds.is_integer() else seconds} s"
     zone = f" {schedule.timezone}" if schedule.timezone not in (None, "UTC") else ""
     if isinstance(schedule, RRuleSchedule):
         return f"rrule {shown_rule(schedule.rrule)}{zone}"

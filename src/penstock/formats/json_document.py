@@ -44,7 +44,8 @@ def array_alone(text: Path, dataset: Dataset) -> Iterator[Path | None]:
 def records_of_array(connection: duckdb.DuckDBPyConnection, array: Path) -> bool:
     """Make the table `judged` of the records of an array; False when it has to be read whole to be understood.
 
-    Then it is broken, has a record of more than 16 MB, or is an array by a wider reading of the word than RFC 8259's.
+    Then it is broken, or has a record of more than 16 MB. DuckDB reads on behind a `]` that comes too early: such a
+    document, which is refused when it is read whole, brings all of its records.
     """
     try:
         connection.execute(

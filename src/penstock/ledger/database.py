@@ -80,8 +80,6 @@ class Database:
         # How far the server's clock is ahead of ours, as of the last transaction that wrote.
         self._ahead = timedelta(0)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        if self.is_sqlite and self.url.database:
-            Path(self.url.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._at_work: weakref.finalize[..., Database] | None = None
         self._checked = False
         self.engine = self._make_engine()
@@ -147,6 +145,8 @@ class Database:
     def migrate(self, *, lock_folder: Path) -> tuple[str | None, str]:
         """Bring the schema to this penstock's revision under an exclusive lock; returns (before, after)."""
         lock_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if self.is_sqlite and self.url.database:
+            Path(self.url.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Imported here, because a process that only works with the ledger should not wait for Alembic.
         from alembic import command
 
@@ -171,6 +171,9 @@ class Database:
         its project a new name. From then on this process is at work: until `close`, or its end, nobody migrates.
         """
         if self.is_sqlite and self.url.database and self._at_work is None:
+            if not Path(self.url.database).exists():
+                # Opened, it would be made.
+                _refuse_other(None)
             self._at_work = weakref.finalize(self, os.close, attend(Path(self.url.database)))
         try:
             with self.read() as connection:

@@ -70,7 +70,10 @@ class PrefectApi:
             enabled = [
                 automation["enabled"]
                 for automation in self._automations()
-                if any(action.get("deployment_id") == deployment_id for action in automation["actions"])
+                if any(
+                    action.get("type") == "run-deployment" and action.get("deployment_id") == deployment_id
+                    for action in automation["actions"]
+                )
             ]
             scheduled = not answer["paused"] and any(schedule["active"] for schedule in answer["schedules"])
         if not enabled:

@@ -181,16 +181,16 @@ class Taking:
     def _seen(self, file: BinaryIO) -> tuple[Writer, Print]:
         """Whether somebody writes to it, and what it is now.
 
-        In this order, and again where it was written since: who closed it in between would leave a print that is old,
-        and the file would come behind others that were written after it.
+        What it is counts only if it was the same before and after nobody wrote: who closed it in between would leave a
+        print that is old, and the file would come behind others; who opened it, half a file.
         """
         for _ in range(_LOOKS):
-            writer = self._writer_of(file)
             found = files.fingerprint(file)
             files.outwait_tick(found, self._stamps)
+            writer = self._writer_of(file)
             if writer is Writer.SOME or files.fingerprint(file) == found:
-                break
-        return writer, found
+                return writer, found
+        return Writer.SOME, found
 
     def _judge(self, taken: Taken, writer: Writer, found: Print) -> Verdict:
         now = self._monotonic()

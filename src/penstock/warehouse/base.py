@@ -11,6 +11,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from penstock.errors import TableMissing
 from penstock.model import ObjectRef
 
 if TYPE_CHECKING:
@@ -104,6 +105,15 @@ def steps(fresh: Sequence[LoadPart], *, there: Collection[str]) -> tuple[list[st
     """Of what is loaded: the names whose rows go first, and those whose rows stay and get what they lack."""
     mended = [part.ref.name for part in fresh if part.only_rejected and part.ref.name in there]
     return [part.ref.name for part in fresh if part.again and part.ref.name not in mended], mended
+
+
+def missing_table(name: str, near: str | None = None) -> TableMissing:
+    """What a query that names a table which is not there is told; `near`: one that is, and may be meant."""
+    meant = f"; did you mean {near}?" if near else "."
+    return TableMissing(
+        f"there is no table {name}{meant} A dataset's table is made with its first load. "
+        "How each stands: penstock status"
+    )
 
 
 class Warehouse(Protocol):

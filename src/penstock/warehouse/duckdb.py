@@ -35,6 +35,7 @@ from penstock.warehouse.base import (
     LoadResult,
     QueryResult,
     Write,
+    missing_table,
     plan_load,
     steps,
 )
@@ -45,6 +46,11 @@ from penstock.warehouse.rows import missing
 log = logging.getLogger(__name__)
 
 _PID = re.compile(r"PID (\d+)")
+_MISSING_TABLE = re.compile(
+    # DuckDB's own tables are near to everything.
+    r'Table with name "?(?P<name>.+?)"? does not exist'
+    r'(?:!\nDid you mean "(?!pg_|sqlite_|duckdb_|information_schema|_penstock)(?P<near>[^"]+)")?'
+)
 _HELD = re.compile(r"Could not set lock|Conflicting lock|already open", re.IGNORECASE)
 # Loads and queries come and go; what holds the file for longer is worth a line.
 _SAY_AFTER_SECONDS = 5.0
@@ -178,7 +184,10 @@ class DuckDBWarehouse:
     def query(self, sql: str, *, limit: int, seconds: float = 30) -> QueryResult:
         """The answer to one statement that reads; see `Warehouse`."""
         if not self.path.exists():
-            raise TableMissing(f"there is no warehouse at {self.path} yet; load something first")
+            raise TableMissing(
+                f"there is no warehouse at {self.path} yet: it is made with the first load. What waits for one: "
+                "penstock status"
+            )
         with self._opened(read_only=True) as connection:
             connection.execute("SET enable_external_access = false; SET lock_configuration = true")
             return _ask(connection, sql, limit, seconds)
@@ -286,8 +295,8 @@ def _ask(connection: duckdb.DuckDBPyConnection, sql: str, limit: int, seconds: f
     except duckdb.IOException:
         raise
     except duckdb.CatalogException as error:
-        missing_table = "Table with name" in str(error)
-        raise (TableMissing if missing_table else QueryRefused)(str(error).strip()) from None
+        found = _MISSING_TABLE.search(str(error))
+        raise (missing_table(found["name"], found["near"]) if found else QueryRefused(str(error).strip())) from None
     except duckdb.Error as error:
         raise QueryRefused(str(error).strip()) from None
     finally:

@@ -34,6 +34,7 @@ from penstock.warehouse.base import (
     LoadResult,
     QueryResult,
     Write,
+    missing_table,
     plan_load,
     steps,
 )
@@ -44,6 +45,7 @@ from penstock.warehouse.postgres_session import Session, session_mark
 from penstock.warehouse.postgres_types import like
 from penstock.warehouse.rows import missing
 
+_MISSING_TABLE = re.compile(r'relation "(.+)" does not exist')
 # A server whose machine or network went away without a word is given up after half a minute, not after hours.
 _CONNECT_ARGUMENTS: dict[str, Any] = {
     "connect_timeout": 10,
@@ -196,7 +198,9 @@ class PostgresWarehouse:
             except errors.QueryCanceled:
                 raise QueryTooLong(f"the query took more than {seconds:g} s and was stopped") from None
             except errors.UndefinedTable as error:
-                raise TableMissing(str(error).strip()) from None
+                # Of this kind are wrong names of what the query itself joins, too.
+                named = _MISSING_TABLE.search(str(error))
+                raise (missing_table(named[1]) if named else TableMissing(str(error).strip())) from None
             except psycopg.Error as error:
                 if connection.closed:
                     raise

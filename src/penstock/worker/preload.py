@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import threading
 import time
@@ -29,6 +30,9 @@ _HEAVY = (
     "penstock.flows.ingest",
     "penstock.warehouse.duckdb",
 )
+
+# A fork takes milliseconds.
+_PROBE_SECONDS = 5.0
 
 
 def threads_alive() -> int:
@@ -71,13 +75,31 @@ def _import_project(root: Path) -> None:
         sys.stderr.write(f"penstock: {error}\n")
 
 
+def _threads_that_stay() -> int:
+    """The threads after a fork, which some libraries end their own for; `threads_alive` where a fork hangs.
+
+    NumPy's OpenBLAS has a thread for every further core from its import on. It ends them before a fork, and begins new
+    ones where it computes.
+    """
+    before = threads_alive()
+    if before == 1:
+        return 1
+    child = os.fork() or os._exit(0)
+    deadline = time.monotonic() + _PROBE_SECONDS
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        if time.monotonic() > deadline:
+            # It waits for a lock that a thread had which is not there: so would every run.
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return before
+        time.sleep(0.01)
+    return threads_alive()
+
+
 _BEGAN = time.time_ns()
 _import_without_threads()
 _ROOT = import_module("penstock.settings").load_settings().project_dir.resolve()
 _import_project(_ROOT)
 _complete_models()
-# From its import on NumPy's OpenBLAS has a thread for every further core. It ends them before a fork, and begins new
-# ones where it computes. A thread that nobody ends so is counted, as it has to be.
-os.waitpid(os.fork() or os._exit(0), 0)
-THREADS = threads_alive()
+THREADS = _threads_that_stay()
 IMPORTED = imported(_ROOT, since_ns=_BEGAN)
