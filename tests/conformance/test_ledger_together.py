@@ -201,9 +201,11 @@ def test_a_settle_and_a_takeover_at_once(bench: Bench) -> None:
 _OLDER = """
 import sys
 
-from penstock.ledger import Ledger, database
+from penstock.ledger import Ledger, database, owner
 
 database.HEAD = "0001"
+# It knew of no owner.
+owner.refuse_another = lambda connection, project: None
 ledger = Ledger(sys.argv[1], project="p")
 ledger.check()
 print("at work", flush=True)

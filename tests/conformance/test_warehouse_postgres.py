@@ -465,7 +465,7 @@ def test_doctor_shows_no_password(bench: WarehouseBench, tmp_path: Path, *, away
         passwords = [url.split(":")[2].partition("@")[0] for url in urls.values()]
         if away:
             urls = {name: f"{url}_gone?password={passwords[0]}" for name, url in urls.items()}
-        settings = load_settings(tmp_path, **urls)
+        settings = load_settings(tmp_path, project="p", **urls)
         findings = {finding.part: finding for finding in examine(settings)}
     assert (findings["ledger"].ok, findings["warehouse"].ok) == (not away, not away)
     shown = "".join(str(line) for line in [*provenance(settings), *findings.values()])

@@ -107,6 +107,8 @@ def test_the_generated_cases_fire(both: Both) -> None:
     assert len(firing) < len(names)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_the_code_is_compared_with_what_is_applied_on_recorded_events(both: Both) -> None:
     """What the server recorded is read to its last page; what the change takes away and adds is told."""
     parts = both.parts

@@ -296,7 +296,9 @@ def kilns(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kilns]:
         yield Kilns(up=up, pager=pager)
 
 
+# Long: .ci/run shows the same ways of the engine by the other examples.
 @pytest.mark.slow
+@pytest.mark.long
 def test_readings_become_windows_and_an_alert_is_told_once(kilns: Kilns) -> None:
     """Posted by the example's sender; what is done again changes nothing, and a late reading its window only."""
     up, folder = kilns.up, kilns.up.folder

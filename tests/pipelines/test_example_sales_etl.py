@@ -25,7 +25,8 @@ from tests.acceptance.running import WITHIN_SECONDS, Up
 from tests.pipelines.running import example
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.slow
+# Long: .ci/run shows the same ways of the engine by the other examples.
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 Report = dict[tuple[date, str], tuple[int, Decimal]]
 CATEGORIES = ("high", "medium", "low")
