@@ -155,6 +155,7 @@ def commands(section: str) -> list[str]:
     return re.findall(r"`(prefect [^`]+)`", "\n".join(line for line in text.splitlines() if line.startswith("|")))
 
 
+@pytest.mark.long
 def test_prefects_commands_do_what_the_page_says(beside: Beside) -> None:
     """Each of the page's commands ends well, and those that list have what is penstock's in them."""
     up = beside.up
@@ -205,6 +206,7 @@ def test_runs_are_begun_limited_and_cancelled(beside: Beside) -> None:
     assert "nightly" in beside.prefect("prefect artifact ls")
 
 
+@pytest.mark.long
 def test_what_is_paused_stays_paused(beside: Beside) -> None:
     """Pausing schedules and automations by Prefect's commands is no difference, and applying leaves it so."""
     up = beside.up
@@ -225,6 +227,7 @@ def test_what_is_paused_stays_paused(beside: Beside) -> None:
         list(pool.map(beside.prefect, [command for command in doing if " resume " in command]))
 
 
+@pytest.mark.long
 def test_a_stock_worker_on_the_pool_loads(beside: Beside) -> None:
     """A `process` worker of Prefect's takes the pool's runs, where penstock's own worker does not."""
     up = beside.up
