@@ -333,7 +333,8 @@ def test_readings_become_windows_and_an_alert_is_told_once(kilns: Kilns) -> None
     silent = "no readings for 10 seconds"
     wait_for(lambda: silent in kilns.pager.texts, seconds=WITHIN_SECONDS, what="the silence is told")
     assert kilns.told() == once
-    assert [text for text in kilns.pager.texts if text != silent] == [
+    # Of what comes at once, as here, Prefect may act on the later event first.
+    assert sorted(text for text in kilns.pager.texts if text != silent) == [
         "kiln-1: above its threshold, 89.5 °C on average",
         "kiln-1: below its threshold, 64.3 °C on average",
     ]
